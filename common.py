@@ -1,0 +1,413 @@
+"""What two or more of the scripts need and what is not their lesson; sections are named as in the chapter."""
+
+import argparse
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import datasets
+import evaluate
+import numpy as np
+import punkt
+import torch
+import transformers
+from accelerate import PartialState
+from nltk.stem import PorterStemmer, SnowballStemmer
+from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()  # of loading weights; the long work has bars of its own
+datasets.logging.set_verbosity_error()
+
+ROOT = Path(__file__).parent
+MAX_INPUT_LENGTH = 512  # tokens of a review; the chapter's
+MAX_TARGET_LENGTH = 30  # tokens of a title; the chapter's
+
+# ------------------------------------------------------------------------------------------------
+# Presets, flags and errors
+# ------------------------------------------------------------------------------------------------
+
+PRESETS = {
+    "sample": "the bundled synthetic reviews and a tiny mT5 with random weights",
+    "amazon": "the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
+}
+FLAGS = {  # what argparse is told of each flag; the defaults stand in the scripts
+    "dataset": {"metavar": "PATH_OR_HUB_ID", "help": "file, folder or Hub data set with the reviews"},
+    "languages": {"nargs": "+", "metavar": "CODE", "help": "languages to keep"},
+    "text_column": {"metavar": "NAME", "help": "column with the review"},
+    "title_column": {"metavar": "NAME", "help": "column with its title"},
+    "categories": {"nargs": "*", "metavar": "NAME", "help": "product categories to keep; none named: all"},
+    "data": {"metavar": "DIR", "help": "folder of the prepared data"},
+    "model": {"metavar": "CHECKPOINT", "help": "folder or Hub id; tiny: the one that prepare_data.py made"},
+    "output_dir": {"metavar": "DIR", "help": "folder for the model and results.json"},
+    "epochs": {"type": int, "metavar": "N"},
+    "batch_size": {"type": int, "metavar": "N", "help": "rows a device and step"},
+    "learning_rate": {"type": float, "metavar": "RATE"},
+    "weight_decay": {"type": float, "metavar": "RATE"},
+    "gradient_accumulation_steps": {"type": int, "metavar": "N", "help": "batches an optimizer step"},
+    "max_steps": {"type": int, "metavar": "N", "help": "stop after so many optimizer steps; -1: never"},
+    "seed": {"type": int, "metavar": "N", "help": "of shuffling, dropout and random weights"},
+    "rouge": {"choices": ["language", "chapter"], "help": "stems and splits by language, or as the chapter"},
+    "split": {"choices": ["validation", "test"], "help": "score the model on this split against lead-3"},
+    "examples": {"type": int, "nargs": "+", "metavar": "ROW", "help": "rows of the test split to show"},
+    "input": {"metavar": "FILE", "help": "CSV, JSONL or TXT (a review a line) to summarize"},
+    "output": {"metavar": "FILE", "help": "JSONL to write the summaries of --input to"},
+}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keep the docstring's lines and show every default."""
+
+
+def fail(message):
+    """End the run with one line, on the main process only, and exit code 2."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_args(doc, defaults, positional=None):
+    """Read the flags of a script, print its first line and return an ``argparse.Namespace``.
+
+    ``defaults`` maps each preset to {flag: default}; a script takes the flags that stand there.
+    """
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=HelpFormatter, parents=[chooser], allow_abbrev=False
+    )
+    chooser.error = parser.error = lambda message: fail(f"{message} (see --help)")
+    preset = chooser.parse_known_args()[0].preset
+    for flag, default in defaults[preset].items():
+        if isinstance(default, str):
+            default = default.format(preset=preset)
+        spec = {"help": "one of the training arguments", **FLAGS[flag]}
+        parser.add_argument(f"--{flag.replace('_', '-')}", default=default, **spec)
+    if positional:
+        parser.add_argument(positional, nargs="*", help="reviews to summarize; - reads standard input")
+    args = parser.parse_args()
+    for flag in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps"):
+        if getattr(args, flag, 1) <= 0:
+            fail(f"--{flag.replace('_', '-')} must be above 0")
+    other = next(name for name in PRESETS if name != preset)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"Preset {preset}: {PRESETS[preset]}. (--preset {other}: {PRESETS[other]}.)", file=sys.stderr)
+    return args
+
+
+@contextmanager
+def new_files(folder):
+    """Yield an empty folder beside ``folder`` and move its entries there when the block has ended well.
+
+    Until then nothing in ``folder`` changes; other entries of it are kept.
+    """
+    folder, new = Path(folder), Path(f"{folder}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        folder.mkdir(exist_ok=True)
+        for entry in new.iterdir():
+            if (folder / entry.name).is_dir():
+                shutil.rmtree(folder / entry.name)
+            entry.replace(folder / entry.name)
+    except OSError as error:
+        fail(f"cannot write {folder}: {error.strerror or error}; free space or name another folder")
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------
+# Preparing a multilingual corpus
+# ------------------------------------------------------------------------------------------------
+
+
+def run_stage(script, missing, *flags):
+    """Run the script that makes what is ``missing``, as a process of its own, and say so."""
+    print(f"{missing} is missing: running {script} first", file=sys.stderr)
+    code = subprocess.run([sys.executable, str(ROOT / script), *flags]).returncode
+    if code:
+        sys.exit(code)
+
+
+def load_prepared(args):
+    """Return the ``DatasetDict`` in ``--data``, made by prepare_data.py (run here if it is missing)."""
+    with PartialState().local_main_process_first():
+        if not (Path(args.data) / "dataset_dict.json").exists():
+            run_stage("prepare_data.py", args.data, "--preset", args.preset, "--data", args.data)
+    try:
+        return datasets.load_from_disk(args.data)
+    except Exception as error:  # whatever is wrong with it, the remedy is the same
+        fail(f"cannot read {args.data} ({error}); delete it and run prepare_data.py again")
+
+
+# ------------------------------------------------------------------------------------------------
+# Preprocessing the data
+# ------------------------------------------------------------------------------------------------
+
+
+def checkpoint_path(args):
+    """Return what ``from_pretrained`` takes: "tiny" stands for the folder that prepare_data.py filled."""
+    return str(Path(args.data) / "tiny-mt5") if args.model == "tiny" else args.model
+
+
+def load_checkpoint(name):
+    """Return tokenizer and model of a folder or a Hub repository, in fp32."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+    except Exception as error:  # the libraries raise anything from OSError to KeyError here
+        reason = str(error).strip().split("\n")[0][:200]
+        fail(f"cannot load --model {name}: {reason}; name a folder that a training script wrote or a Hub id")
+    # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then
+    # whatever ties weights again overwrites the head.
+    model.config.tie_word_embeddings = False
+    model.generation_config.max_new_tokens = MAX_TARGET_LENGTH
+    model.generation_config.max_length = None  # would count the start token too
+    return tokenizer, model
+
+
+def preprocess_function(examples, tokenizer):
+    """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels.
+
+    Differs from the chapter: two calls, because ``text_target`` would share ``max_length``.
+    """
+    model_inputs = tokenizer(examples["review_body"], max_length=MAX_INPUT_LENGTH, truncation=True)
+    labels = tokenizer(examples["review_title"], max_length=MAX_TARGET_LENGTH, truncation=True)
+    model_inputs["labels"] = labels["input_ids"]
+    model_inputs["length"] = [len(input_ids) for input_ids in model_inputs["input_ids"]]
+    return model_inputs
+
+
+def tokenize(books, tokenizer):
+    """Return ``books`` as input_ids, attention_mask, labels and length; the result is cached on disk."""
+    with PartialState().local_main_process_first():
+        return books.map(
+            preprocess_function,
+            batched=True,
+            fn_kwargs={"tokenizer": tokenizer},
+            remove_columns=books["train"].column_names,
+            desc="Tokenize",
+        )
+
+
+def summed_loss(outputs, labels, num_items_in_batch=None):
+    """Sum the cross entropy and divide by the label tokens of the whole optimizer step.
+
+    The model's own loss is a mean over its batch; a mean of means weighs short titles too much, and
+    with mT5 the Trainer does not even divide it by the number of batches.
+    """
+    loss = cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    return loss / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+# ------------------------------------------------------------------------------------------------
+# Metrics for text summarization
+# ------------------------------------------------------------------------------------------------
+
+ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+LANGUAGES = {
+    "en": "english",
+    "es": "spanish",
+    "de": "german",
+    "fr": "french",
+    "it": "italian",
+    "pt": "portuguese",
+}
+ABBREVIATIONS = {"spanish": {"sra", "dra", "srta", "ee"}}  # which Punkt's own parameters miss
+
+
+@functools.cache
+def sentence_tokenizer(language):
+    """Return NLTK's Punkt with the parameters of ``language`` (of English where there are none)."""
+    name = LANGUAGES.get(language, "english")
+    learned, parameters = punkt.load_model(name), PunktParameters()
+    for field in ("abbrev_types", "collocations", "sent_starters", "ortho_context"):
+        getattr(parameters, field).update(getattr(learned, field))
+    parameters.abbrev_types |= ABBREVIATIONS.get(name, set())
+    return PunktSentenceTokenizer(parameters)
+
+
+def sent_tokenize(text, language):
+    """Split ``text`` into sentences; like ``nltk.sent_tokenize``, which would download its models."""
+    return sentence_tokenizer(language).tokenize(text)
+
+
+def postprocess_text(texts, languages):
+    """Put each sentence on a line of its own, as rougeLsum expects."""
+    return ["\n".join(sent_tokenize(text.strip(), lang)) for text, lang in zip(texts, languages, strict=True)]
+
+
+@functools.cache
+def stem(word, language):
+    """Stem as ``rouge_score`` does in English (Porter, above three letters), else by Snowball."""
+    if len(word) <= 3 or language not in LANGUAGES:
+        return word
+    return stemmer(language).stem(word)
+
+
+@functools.cache
+def stemmer(language):
+    return PorterStemmer() if language == "en" else SnowballStemmer(LANGUAGES[language])
+
+
+class WordTokenizer(Tokenizer):
+    """The tokenizer of ``rouge_score`` with the letters and digits of Unicode instead of a-z and 0-9."""
+
+    def __init__(self, language, use_stemmer):
+        self.language, self.use_stemmer = language, use_stemmer
+
+    def tokenize(self, text):
+        words = re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).lower())
+        return [stem(word, self.language) for word in words] if self.use_stemmer else words
+
+
+class Rouge(evaluate.Metric):
+    """ROUGE with the interface of ``evaluate.load("rouge")``, but offline and right beyond English.
+
+    ``compute`` takes ``languages`` (a code a row; default: all English), ``use_stemmer`` and
+    ``use_aggregator`` (the means, or a list of F1 scores in [0, 1] a row). ``chapter=True`` gives
+    ``rouge_score``'s own tokenizer, which cuts words at every letter outside a-z.
+    Source: Lin 2004, https://aclanthology.org/W04-1013; counted by the package ``rouge_score``.
+    """
+
+    def _info(self):
+        strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=datasets.Features(strings))
+
+    def _compute(
+        self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True, chapter=False
+    ):
+        languages = languages or ["en"] * len(predictions)
+        scorers = {
+            language: RougeScorer(
+                ROUGE_TYPES, use_stemmer, tokenizer=None if chapter else WordTokenizer(language, use_stemmer)
+            )
+            for language in set(languages)
+        }
+        rows = zip(predictions, references, languages, strict=True)
+        rows = [scorers[language].score(reference, prediction) for prediction, reference, language in rows]
+        scores = {rouge: [row[rouge].fmeasure for row in rows] for rouge in ROUGE_TYPES}
+        return {rouge: float(np.mean(f1)) for rouge, f1 in scores.items()} if use_aggregator else scores
+
+
+def rouge_rows(predictions, rows, style, use_stemmer):
+    """Return the F1 scores × 100 of each row, shape (rows, 4), in the ``--rouge`` style."""
+    chapter = style == "chapter"  # where all text is split as English
+    languages = ["en" if chapter else language for language in rows["language"]]
+    scores = Rouge().compute(
+        predictions=postprocess_text(predictions, languages),
+        references=postprocess_text(rows["review_title"], languages),
+        languages=languages, use_stemmer=use_stemmer, use_aggregator=False, chapter=chapter,
+    )  # fmt: skip
+    return 100 * np.array([scores[rouge] for rouge in ROUGE_TYPES]).T
+
+
+def bootstrap(values, resamples=1000, seed=42):
+    """Resample the rows of ``values`` (rows, columns) and return low, high and p of each column's mean.
+
+    Low and high bound the 95% percentile interval; p is two-sided, of the mean being zero.
+    Source: Efron and Tibshirani 1993, chapters 13 and 16.
+    """
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean(axis=0) for _ in range(resamples)]
+    means = np.array(means)
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    tail = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
+    return low, high, np.minimum(1, 2 * (tail + 1) / (resamples + 1))
+
+
+def score(systems, rows, style="language", use_stemmer=True):
+    """Score {name: summaries} on the same rows, for each language and for all.
+
+    Returns {language: {"rows": n, name: {rouge: {"f1", "low", "high"}}}}; with two systems also
+    "difference" (first minus second, paired) with its p.
+    """
+    values = {name: rouge_rows(texts, rows, style, use_stemmer and (style == "language" or name != "lead-3"))
+              for name, texts in systems.items()}  # fmt: skip
+    if len(values) == 2:
+        first, second = values.values()
+        values["difference"] = first - second
+    languages = np.array(list(rows["language"]))
+    scores = {}
+    for group in [*sorted(set(languages.tolist())), "all"]:
+        chosen = (languages == group) | (group == "all")
+        scores[group] = {"rows": int(chosen.sum())}
+        for name, column in values.items():
+            low, high, p = bootstrap(column[chosen])
+            mean = column[chosen].mean(axis=0)
+            scores[group][name] = {
+                rouge: {"f1": mean[i], "low": low[i], "high": high[i]}
+                | ({"p": p[i]} if name == "difference" else {})
+                for i, rouge in enumerate(ROUGE_TYPES)
+            }
+    return scores
+
+
+def compare_with_lead_3(summaries, rows, style, use_stemmer=True):
+    """Return ``score`` of a model's summaries beside the first three sentences of each review."""
+    lead_3 = [
+        "\n".join(sent_tokenize(text, language)[:3])
+        for text, language in zip(rows["review_body"], rows["language"], strict=True)
+    ]
+    return score({"model": summaries, "lead-3": lead_3}, rows, style, use_stemmer)
+
+
+def print_scores(scores, title):
+    """Print the table of ``score``: F1 × 100 with its 95% interval."""
+    print(f"\n{title}: ROUGE F1 × 100 [95% interval]")
+    print(f"{'':17}" + "".join(f"{rouge:<23}" for rouge in ROUGE_TYPES))
+    for group, systems in scores.items():
+        print(f"{group}, {systems['rows']:,} rows")
+        for name, row in systems.items():
+            if name == "rows":
+                continue
+            sign = "+" if name == "difference" else ""
+            cells = [
+                f"{row[r]['f1']:{sign}6.2f} [{row[r]['low']:.2f}, {row[r]['high']:.2f}]" for r in ROUGE_TYPES
+            ]
+            print(f"  {name:<14}" + "".join(f"{cell:<23}" for cell in cells))
+            if name == "difference":
+                cells = [
+                    f"p = {row[r]['p']:.3f}" + (" (n. s.)" if row[r]["p"] > 0.05 else "") for r in ROUGE_TYPES
+                ]
+                print(f"{'':17}" + "".join(f"{cell:<23}" for cell in cells))
+
+
+# ------------------------------------------------------------------------------------------------
+# Results
+# ------------------------------------------------------------------------------------------------
+
+
+def print_epoch(epoch, loss, scores):
+    """Print the one line of an epoch, past the progress bars; ``scores`` are means of F1 × 100."""
+    tqdm.write(
+        f"epoch {epoch:2}  loss {loss:.3f}  " + "  ".join(f"{name} {scores[name]:5.2f}" for name in scores)
+    )
+
+
+def write_results(folder, args, scores, **measured):
+    """Write results.json: arguments, versions, scores and what was measured."""
+    packages = ("torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk", "numpy")
+    results = {
+        "arguments": vars(args),
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+        "scores": scores,
+        **{name: round(value, 3) if math.isfinite(value) else None for name, value in measured.items()},
+    }
+    text = json.dumps(results, indent=2, ensure_ascii=False, default=float)
+    (Path(folder) / "results.json").write_text(text + "\n", encoding="utf-8")

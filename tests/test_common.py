@@ -1,0 +1,166 @@
+"""What common.py computes, in tables that can be checked by hand."""
+
+import random
+import string
+
+import numpy as np
+import pytest
+import torch
+from rouge_score.rouge_scorer import RougeScorer
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+import common
+from baseline import three_sentence_summary
+from common import ROUGE_TYPES, Rouge, bootstrap, sent_tokenize, summed_loss
+
+# ---- sentences ---------------------------------------------------------------------------------
+
+SENTENCES = [
+    ("en", "Dr. Hill liked it. I did not.", ["Dr. Hill liked it.", "I did not."]),
+    ("en", "Loved it! Would I buy it again? Yes.", ["Loved it!", "Would I buy it again?", "Yes."]),
+    ("en", "It cost 9.99 at Mrs. Moore's. Fine.", ["It cost 9.99 at Mrs. Moore's.", "Fine."]),
+    ("es", "La Sra. Peña lo leyó. A mí no me gustó.", ["La Sra. Peña lo leyó.", "A mí no me gustó."]),
+    ("es", "El Dr. Vidal lo cita. ¡Qué año!", ["El Dr. Vidal lo cita.", "¡Qué año!"]),
+    ("es", "Llegó de EE. UU. en dos días. Bien.", ["Llegó de EE. UU. en dos días.", "Bien."]),
+    ("xx", "No such language. Split as English.", ["No such language.", "Split as English."]),
+    ("en", "", []),
+]
+
+
+@pytest.mark.parametrize(("language", "text", "sentences"), SENTENCES)
+def test_sent_tokenize(language, text, sentences):
+    assert sent_tokenize(text, language) == sentences
+
+
+def test_three_sentence_summary_takes_three():
+    assert three_sentence_summary("One. Two. Three. Four.", "en") == "One.\nTwo.\nThree."
+    assert three_sentence_summary("Only one", "es") == "Only one"
+
+
+# ---- ROUGE -------------------------------------------------------------------------------------
+
+HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
+    (
+        "en",
+        "I absolutely loved reading the Hunger Games",
+        "I loved reading the Hunger Games",
+        False,
+        12 / 13,
+        8 / 11,
+    ),
+    ("es", "muy fácil", "muy facil", False, 1 / 2, 0),  # an accent makes another word: one of two matches
+    ("es", "fácil", "f cil", False, 0, 0),  # and never cuts a word in two
+    ("es", "niñez", "niñez", False, 1, 0),
+    ("es", "¡Qué año!", "qué año", False, 1, 1),
+    ("es", "cafe\u0301", "café", False, 1, 0),  # the accent as a character of its own
+    ("es", "libros aburridos", "libro aburrido", True, 1, 1),
+    ("es", "libros aburridos", "libro aburrido", False, 0, 0),
+    ("es", "mis", "mi", True, 0, 0),  # words of three letters are left alone
+    ("en", "boring books", "bored book", True, 1, 1),
+    ("en", "", "a title", False, 0, 0),
+    ("en", "a title", "", False, 0, 0),
+    ("en", "😀😀", "😀", False, 0, 0),  # no word, no match
+    ("de", "größe", "größe", False, 1, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("language", "prediction", "reference", "use_stemmer", "rouge1", "rouge2"), HAND_CHECKED
+)
+def test_rouge_by_hand(language, prediction, reference, use_stemmer, rouge1, rouge2):
+    scores = Rouge().compute(
+        predictions=[prediction], references=[reference], languages=[language], use_stemmer=use_stemmer
+    )
+    assert scores["rouge1"] == pytest.approx(rouge1)
+    assert scores["rouge2"] == pytest.approx(rouge2)
+    assert list(scores) == ROUGE_TYPES
+
+
+@pytest.mark.parametrize("use_stemmer", [False, True])
+def test_rouge_equals_rouge_score_on_english_ascii(use_stemmer):
+    rng = random.Random(0)
+    letters = string.printable + "aeiounst    \n" * 6
+    endings = ["ing", "ed", "s", "ly", "ation", "ies", "_x", "'s", "-2"]
+
+    def text():
+        return "".join(
+            rng.choice(letters)
+            if rng.random() < 0.8
+            else rng.choice(["read", "book", "lov"]) + rng.choice(endings)
+            for _ in range(rng.randrange(60))
+        )
+
+    pairs = [(text(), text()) for _ in range(500)]
+    scorer = RougeScorer(ROUGE_TYPES, use_stemmer=use_stemmer)
+    expected = [scorer.score(reference, prediction) for prediction, reference in pairs]
+    scores = Rouge().compute(
+        predictions=[prediction for prediction, _ in pairs],
+        references=[reference for _, reference in pairs],
+        use_stemmer=use_stemmer,
+        use_aggregator=False,
+    )
+    for rouge in ROUGE_TYPES:
+        assert scores[rouge] == [row[rouge].fmeasure for row in expected]
+    assert sum(scores["rouge1"]) > 0
+
+
+def test_rouge_chapter_cuts_at_accents():
+    scores = Rouge().compute(predictions=["fácil"], references=["f cil"], chapter=True)
+    assert scores["rouge1"] == 1
+
+
+def test_rouge_add_batch_is_compute():
+    metric = Rouge()
+    for prediction, reference in (("good book", "a good book"), ("bad", "good")):
+        metric.add_batch(predictions=[prediction], references=[reference])
+    at_once = Rouge().compute(predictions=["good book", "bad"], references=["a good book", "good"])
+    assert (
+        metric.compute()
+        == at_once
+        == {"rouge1": 0.4, "rouge2": pytest.approx(1 / 3), "rougeL": 0.4, "rougeLsum": 0.4}
+    )
+
+
+def test_rouge_scores_very_long_texts():
+    long = "word " * 10_000
+    assert Rouge().compute(predictions=[long], references=["one word"])["rouge1"] == pytest.approx(2 / 10_002)
+
+
+# ---- intervals ---------------------------------------------------------------------------------
+
+
+def test_bootstrap_finds_the_interval_of_a_mean():
+    values = np.random.default_rng(1).normal(loc=5, scale=2, size=(400, 1))
+    low, high, p = bootstrap(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)  # ± 1.96 deviations / √n
+    assert p == pytest.approx(2 / 1001)
+
+
+def test_bootstrap_is_seeded_and_sees_no_difference_where_there_is_none():
+    values = np.array([[1.0], [-1.0]] * 50)
+    assert bootstrap(values)[2] > 0.5
+    assert all(np.array_equal(a, b) for a, b in zip(bootstrap(values), bootstrap(values), strict=True))
+
+
+def test_an_insignificant_difference_is_printed_as_such(capsys):
+    rows = {"review_title": ["good book", "bad book"] * 10, "language": ["en"] * 20}
+    always = {"model": ["good book", "bad book"] * 10, "lead-3": ["no", "no"] * 10}
+    sometimes = {"model": ["good book", "good book"] * 10, "lead-3": ["bad book", "bad book"] * 10}
+    for systems, insignificant in ((always, False), (sometimes, True)):
+        common.print_scores(common.score(systems, rows), "test")
+        assert ("(n. s.)" in capsys.readouterr().out) == insignificant
+
+
+# ---- loss --------------------------------------------------------------------------------------
+
+
+def test_summed_loss_weighs_each_label_token_the_same():
+    logits = torch.zeros(2, 3, 7)  # uniform: the cross entropy of any token is ln 7
+    labels = torch.tensor([[1, 2, 3], [4, -100, -100]])
+    outputs = Seq2SeqLMOutput(logits=logits)
+    assert summed_loss(outputs, labels).item() == pytest.approx(np.log(7))
+    halves = [
+        summed_loss(Seq2SeqLMOutput(logits=logits[i : i + 1]), labels[i : i + 1], 4).item() for i in (0, 1)
+    ]
+    assert halves == [pytest.approx(3 / 4 * np.log(7)), pytest.approx(1 / 4 * np.log(7))]

@@ -1,0 +1,285 @@
+"""Every script through its real command, on a slice of the sample."""
+
+import importlib
+import json
+import sys
+from collections import Counter
+
+import pytest
+from conftest import ROOT, read_json, run
+from datasets import load_from_disk
+
+SPLITS = ("train", "validation", "test")
+BOOKS = ("book", "digital_ebook_purchase")
+COLUMNS = ["review_id", "product_id", "reviewer_id", "stars", "review_body", "review_title", "language",
+           "product_category"]  # fmt: skip
+
+# ---- data/sample -------------------------------------------------------------------------------
+
+
+def sample(language, split):
+    lines = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_sample_is_what_its_program_writes(tmp_path):
+    run("data/compose_sample.py", "--output-dir", tmp_path)
+    written = sorted(tmp_path.iterdir())
+    assert len(written) == 6
+    for path in written:
+        assert path.read_bytes() == (ROOT / "data/sample" / path.name).read_bytes(), path.name
+
+
+def test_the_sample_has_enough_rows_and_no_body_twice():
+    bodies = []
+    for language in ("en", "es"):
+        for split, least in (("train", 2000), ("validation", 250), ("test", 250)):
+            rows = sample(language, split)
+            books = [row for row in rows if row["product_category"] in BOOKS]
+            short = [row for row in books if len(row["review_title"].split()) <= 2]
+            assert least <= len(books) < 0.9 * len(rows)
+            assert len(short) > 0.1 * len(books)
+            assert all(list(row) == COLUMNS and row["language"] == language for row in rows)
+            assert {row["stars"] for row in rows} == {1, 2, 3, 4, 5}
+            bodies += [row["review_body"] for row in rows]
+    assert len(bodies) == len(set(bodies))
+    assert sum(path.stat().st_size for path in (ROOT / "data/sample").iterdir()) < 4_000_000
+
+
+# ---- prepare_data.py ---------------------------------------------------------------------------
+
+
+def test_prepare_data_keeps_the_books_with_long_titles(prepared, reviews):
+    folder, printed = prepared
+    books = load_from_disk(folder)
+    for split in SPLITS:
+        rows = [json.loads(line) for language in ("en", "es")
+                for line in (reviews / f"{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()]  # fmt: skip
+        expected = Counter(row["review_body"] for row in rows
+                           if row["product_category"] in BOOKS and len(row["review_title"].split()) > 2)  # fmt: skip
+        assert Counter(books[split]["review_body"]) == expected
+        assert books[split]["language"][:20].count("en") not in (0, 20)  # shuffled
+    categories = [
+        line.split()[0]
+        for line in printed.splitlines()
+        if line[-1:].isdigit() and line[24:].strip().isdigit()
+    ]
+    assert categories.count("book") == 2 and "kitchen" in categories
+    assert "'>> Title: " in printed and "'input_ids'" in printed and "▁I" in printed
+    assert (folder / "title_lengths.png").stat().st_size > 10_000
+
+
+# ---- baseline.py -------------------------------------------------------------------------------
+
+
+def test_baseline(prepared, tmp_path):
+    printed = run("baseline.py", "--data", prepared[0], "--output-dir", tmp_path).stdout
+    for fraction in ("recall    6/6", "precision 6/7", "precision 6/10"):
+        assert fraction in printed
+    scores = read_json(tmp_path / "results.json")["scores"]
+    assert list(scores) == ["en", "es", "all"]
+    assert (
+        scores["all"]["rows"]
+        == scores["en"]["rows"] + scores["es"]["rows"]
+        == load_from_disk(prepared[0])["validation"].num_rows
+    )
+    for row in scores.values():
+        assert (
+            5
+            < row["lead-3"]["rouge1"]["low"]
+            < row["lead-3"]["rouge1"]["f1"]
+            < row["lead-3"]["rouge1"]["high"]
+            < 40
+        )
+
+
+# ---- training ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ["trainer", "accelerate"])
+def test_training_writes_an_ordinary_checkpoint_and_its_results(trained, script):
+    folder = trained[script]
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "results.json",
+    }
+    assert 1 <= len(list((folder / "checkpoints").glob("checkpoint-*"))) <= 3
+    results = read_json(folder / "results.json")
+    assert (
+        results["arguments"]["max_steps"] == 30 and results["versions"]["torch"] and results["processes"] == 1
+    )
+    assert results["train_seconds"] > 0 and results["tokens_per_second"] > 0
+    for language in ("en", "es", "all"):
+        assert set(results["scores"][language]) == {"rows", "model", "lead-3", "difference"}
+        assert list(results["scores"][language]["difference"]["rouge1"]) == ["f1", "low", "high", "p"]
+
+
+def test_two_processes_take_part_and_score_each_row_once(prepared, tmp_path):
+    rows = load_from_disk(prepared[0])["validation"].num_rows
+    run("train_accelerate.py", "--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 4, processes=2)
+    results = read_json(tmp_path / "results.json")
+    assert results["processes"] == 2
+    assert results["scores"]["all"]["rows"] == rows
+
+
+# ---- predict.py --------------------------------------------------------------------------------
+
+
+def predict(trained, *arguments, **options):
+    return run("predict.py", "--model", trained["trainer"], *arguments, **options).stdout
+
+
+def test_predict_shows_an_english_and_a_spanish_example(trained, prepared):
+    printed = predict(trained, "--data", prepared[0])
+    test = load_from_disk(prepared[0])["test"]
+    for language in ("en", "es"):
+        row = next(row for row in test if row["language"] == language)
+        assert (
+            f"'>>> Review: {row['review_body']}'\n'>>> Title: {row['review_title']}'\n'>>> Summary: "
+            in printed
+        )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
+def test_predict_reads_a_file_and_keeps_its_order(trained, tmp_path, suffix):
+    texts = [
+        "Short.",
+        "A much longer review, with a comma and a second half that goes on.",
+        "¿Qué tal, señora?",
+        "Fin.",
+    ] * 9
+    lines = {
+        "csv": ["review_body,stars"] + [f'"{text}",{i}' for i, text in enumerate(texts)],
+        "jsonl": [json.dumps({"review_body": text, "stars": i}) for i, text in enumerate(texts)],
+        "txt": texts,
+    }[suffix]
+    source, output = tmp_path / f"in.{suffix}", tmp_path / "out.jsonl"
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    predict(trained, "--input", source, "--output", output, "--batch-size", 5)
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["review_body"] for row in rows] == texts
+    assert all(isinstance(row["summary"], str) for row in rows)
+    assert rows[1]["summary"] == rows[5]["summary"]  # the same text in another batch
+    if suffix != "txt":
+        assert [int(row["stars"]) for row in rows] == list(range(len(texts)))
+
+
+# ---- errors ------------------------------------------------------------------------------------
+
+ERRORS = [  # script, flags, words of the one line
+    ("prepare_data", "--frobnicate 1", ["--frobnicate", "--help"]),
+    ("train_trainer", "--epochs many", ["--epochs", "many"]),
+    ("train_trainer", "--batch-size 0", ["--batch-size", "above 0"]),
+    ("train_accelerate", "--preset books", ["--preset", "sample", "amazon"]),
+    ("prepare_data", "--dataset {tmp}/none.csv", ["none.csv", "does not exist"]),
+    ("prepare_data", "--dataset {tmp}/empty", ["empty", "no CSV, JSON, JSONL or Parquet"]),
+    ("prepare_data", "--dataset {tmp}/short.csv --categories", ["no review is left", "--languages"]),
+    ("prepare_data", "--dataset {tmp}/good.csv --text-column body", ["good.csv", "'body'", "--text-column"]),
+    ("prepare_data", "--dataset {tmp}/good.csv", ["good.csv", "'product_category'", "--categories"]),
+    ("prepare_data", "--dataset {tmp}/hole.csv --categories", ["hole.csv", "row 2", "review_body"]),
+    ("prepare_data", "--dataset {tmp}/latin1.csv --categories", ["latin1.csv", "UTF-8"]),
+    ("prepare_data", "--dataset {tmp}/broken.jsonl --categories", ["broken.jsonl"]),
+    ("train_trainer", "--data {prepared} --model {tmp}/broken", ["broken", "--model"]),
+    ("train_accelerate", "--data {prepared} --model {tmp}/empty", ["empty", "--model"]),
+    ("predict", "--model {tmp}/broken hello", ["broken", "--model"]),
+    ("predict", "--model {model} ''", ["empty"]),
+    ("predict", "--model {model} --input {tmp}/none.txt", ["none.txt", "--input"]),
+    ("predict", "--model {model} --input {tmp}/latin1.csv", ["latin1.csv", "UTF-8"]),
+    ("predict", "--model {model} --input {tmp}/hole.csv", ["hole.csv", "review 2", "empty"]),
+    ("predict", "--model {model} --input {tmp}/good.csv --text-column body", ["good.csv", "'body'", "--text-column"]),
+    ("predict", "--model {model} --input {tmp}/nothing.txt", ["nothing.txt", "no review"]),
+    ("predict", "--model {model} --output {tmp}/out.jsonl", ["--output", "--input"]),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty").mkdir()
+    (folder / "broken").mkdir()
+    (folder / "broken/config.json").write_text("{")
+    (folder / "good.csv").write_text("review_body,review_title,language\nI liked it,A good little book,en\n")
+    (folder / "short.csv").write_text("review_body,review_title,language\nI liked it,Good book,en\n")
+    (folder / "hole.csv").write_text(
+        'review_body,review_title,language\nok,A good book,en\n"",A bad book,en\n'
+    )
+    (folder / "latin1.csv").write_text(
+        "review_body,review_title,language\ncafé,Un buen café,es\n", encoding="latin-1"
+    )
+    (folder / "broken.jsonl").write_text('{"review_body": "ok", "review_title": \n')
+    (folder / "nothing.txt").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(("script", "flags", "words"), ERRORS)
+def test_bad_input_ends_with_one_line(
+    script, flags, words, bad_files, prepared, trained, tmp_path, monkeypatch, capsys
+):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "results.json").write_text("earlier results")
+    if "--data" not in flags and script == "prepare_data":
+        flags += f" --data {target}"
+    elif script.startswith("train"):
+        flags += f" --output-dir {target}"
+    flags = flags.format(tmp=bad_files, prepared=prepared[0], model=trained["trainer"])
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *(flag.strip("'") for flag in flags.split())])
+    with pytest.raises(SystemExit) as exit_:
+        importlib.import_module(script).main()
+    assert exit_.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"{script}.py: error: ")
+    assert all(word in line for word in words), line
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "results.json"]
+    assert (target / "results.json").read_text() == "earlier results"
+
+
+def test_an_error_shows_no_traceback():
+    result = run("predict.py", "--modle", "x", check=False)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr == "predict.py: error: unrecognized arguments: --modle (see --help)\n"
+
+
+def test_help_shows_the_docstring_and_the_defaults_of_the_preset():
+    printed = run("train_trainer.py", "--preset", "amazon", "--help").stdout
+    assert "with the Trainer" in printed and "5.6e-05" in printed and "google/mt5-small" in printed
+
+
+# ---- the README's first command ----------------------------------------------------------------
+
+MY_REVIEWS = [  # not from the sample; a word that a title of them should have
+    ("The story was so boring that I gave up after three chapters.", {"boring", "gave", "finish", "slow"}),
+    (
+        "The cover was torn and the corners were bent when the parcel came.",
+        {"torn", "damaged", "bent", "cover"},
+    ),
+    (
+        "Me aburrí muchísimo, la novela es muy lenta y no pude acabarla.",
+        {"aburrida", "lenta", "terminarla", "abandoné"},
+    ),
+    (
+        "El libro llegó con la tapa rota y las páginas dobladas.",
+        {"rota", "dañado", "portada", "tapa", "estado"},
+    ),
+]
+
+
+@pytest.mark.slow
+def test_the_sample_model_beats_lead_3_and_titles_my_reviews(tmp_path):
+    data, output = tmp_path / "data", tmp_path / "model"
+    run("train_trainer.py", "--data", data, "--output-dir", output, OMP_NUM_THREADS="2")
+    scores = read_json(output / "results.json")["scores"]
+    for language in ("en", "es"):
+        for rouge in ("rouge1", "rougeL"):
+            assert scores[language]["difference"][rouge]["low"] > 0, (language, rouge)
+    printed = run("predict.py", "--model", output, *(text for text, _ in MY_REVIEWS)).stdout
+    titles = [
+        line.split(": ", 1)[1].lower() for line in printed.splitlines() if line.startswith("'>>> Summary")
+    ]
+    for (text, words), title in zip(MY_REVIEWS, titles, strict=True):
+        assert any(word in title for word in words), (text, title)
