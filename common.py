@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import logging
 import math
 import os
 import re
@@ -32,6 +33,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()  # of loading weights; the long work has bars of its own
 datasets.logging.set_verbosity_error()
+logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 ROOT = Path(__file__).parent
 MAX_INPUT_LENGTH = 512  # tokens of a review; the chapter's
@@ -289,9 +291,7 @@ class Rouge(evaluate.Metric):
         strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
         return evaluate.MetricInfo(description=self.__doc__, citation="", features=datasets.Features(strings))
 
-    def _compute(
-        self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True, chapter=False
-    ):
+    def _compute(self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True, chapter=False):
         languages = languages or ["en"] * len(predictions)
         scorers = {
             language: RougeScorer(
@@ -351,8 +351,7 @@ def score(systems, rows, style="language", use_stemmer=True):
             low, high, p = bootstrap(column[chosen])
             mean = column[chosen].mean(axis=0)
             scores[group][name] = {
-                rouge: {"f1": mean[i], "low": low[i], "high": high[i]}
-                | ({"p": p[i]} if name == "difference" else {})
+                rouge: {"f1": mean[i], "low": low[i], "high": high[i]} | ({"p": p[i]} if name == "difference" else {})
                 for i, rouge in enumerate(ROUGE_TYPES)
             }
     return scores
@@ -377,14 +376,10 @@ def print_scores(scores, title):
             if name == "rows":
                 continue
             sign = "+" if name == "difference" else ""
-            cells = [
-                f"{row[r]['f1']:{sign}6.2f} [{row[r]['low']:.2f}, {row[r]['high']:.2f}]" for r in ROUGE_TYPES
-            ]
+            cells = [f"{row[r]['f1']:{sign}6.2f} [{row[r]['low']:.2f}, {row[r]['high']:.2f}]" for r in ROUGE_TYPES]
             print(f"  {name:<14}" + "".join(f"{cell:<23}" for cell in cells))
             if name == "difference":
-                cells = [
-                    f"p = {row[r]['p']:.3f}" + (" (n. s.)" if row[r]["p"] > 0.05 else "") for r in ROUGE_TYPES
-                ]
+                cells = [f"p = {row[r]['p']:.3f}" + (" (n. s.)" if row[r]["p"] > 0.05 else "") for r in ROUGE_TYPES]
                 print(f"{'':17}" + "".join(f"{cell:<23}" for cell in cells))
 
 
@@ -395,9 +390,7 @@ def print_scores(scores, title):
 
 def print_epoch(epoch, loss, scores):
     """Print the one line of an epoch, past the progress bars; ``scores`` are means of F1 × 100."""
-    tqdm.write(
-        f"epoch {epoch:2}  loss {loss:.3f}  " + "  ".join(f"{name} {scores[name]:5.2f}" for name in scores)
-    )
+    tqdm.write(f"epoch {epoch:2}  loss {loss:.3f}  " + "  ".join(f"{name} {scores[name]:5.2f}" for name in scores))
 
 
 def write_results(folder, args, scores, **measured):

@@ -63,9 +63,7 @@ def generate_summaries(tokenizer, model, texts, batch_size):
         ).to(model.device)
         with torch.inference_mode():
             generated_tokens = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask)
-        for i, summary in zip(
-            rows, tokenizer.batch_decode(generated_tokens, skip_special_tokens=True), strict=True
-        ):
+        for i, summary in zip(rows, tokenizer.batch_decode(generated_tokens, skip_special_tokens=True), strict=True):
             summaries[i] = summary
     return summaries
 
@@ -119,9 +117,7 @@ def main():
 
     # 3. Summaries
     if args.input:
-        summaries = generate_summaries(
-            tokenizer, model, [str(row[args.text_column]) for row in rows], args.batch_size
-        )
+        summaries = generate_summaries(tokenizer, model, [str(row[args.text_column]) for row in rows], args.batch_size)
         if not args.output:
             for row, summary in zip(rows, summaries, strict=True):
                 print_summary(row[args.text_column], None, summary)
@@ -135,9 +131,7 @@ def main():
             fail(f"cannot write --output {args.output}: {error.strerror}")
         print(f"{len(rows):,} summaries in {args.output}")
     elif texts:
-        for text, summary in zip(
-            texts, generate_summaries(tokenizer, model, texts, args.batch_size), strict=True
-        ):
+        for text, summary in zip(texts, generate_summaries(tokenizer, model, texts, args.batch_size), strict=True):
             print_summary(text, None, summary)
     elif args.split:
         books = load_prepared(args)

@@ -50,7 +50,7 @@ SHARED = {
     "rouge": "language",
 }
 DEFAULTS = {
-    "sample": {"model": "tiny", "epochs": 12, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
+    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
     "amazon": {
         "model": "google/mt5-small",
         "epochs": 10,
@@ -85,9 +85,7 @@ def main():
     train_dataloader = DataLoader(
         tokenized_datasets["train"], args.batch_size, sampler=sampler, collate_fn=data_collator
     )
-    eval_dataloader = DataLoader(
-        tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator
-    )
+    eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
 
     # 4. Metric
     rows = books["validation"]

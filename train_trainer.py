@@ -49,7 +49,7 @@ SHARED = {
     "rouge": "language",
 }
 DEFAULTS = {
-    "sample": {"model": "tiny", "epochs": 12, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
+    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
     "amazon": {
         "model": "google/mt5-small",
         "epochs": 8,
@@ -148,9 +148,9 @@ def main():
         processing_class=tokenizer,
         compute_loss_func=summed_loss,
         compute_metrics=compute_metrics,
-        callbacks=[OneLineAnEpoch],
     )
-    trainer.remove_callback(ProgressCallback)  # the one that OneLineAnEpoch replaces
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(OneLineAnEpoch)
     seconds = trainer.train().metrics["train_runtime"]
 
     # 6. Score the best model against lead-3

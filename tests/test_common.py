@@ -64,9 +64,7 @@ HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
 ]
 
 
-@pytest.mark.parametrize(
-    ("language", "prediction", "reference", "use_stemmer", "rouge1", "rouge2"), HAND_CHECKED
-)
+@pytest.mark.parametrize(("language", "prediction", "reference", "use_stemmer", "rouge1", "rouge2"), HAND_CHECKED)
 def test_rouge_by_hand(language, prediction, reference, use_stemmer, rouge1, rouge2):
     scores = Rouge().compute(
         predictions=[prediction], references=[reference], languages=[language], use_stemmer=use_stemmer
@@ -84,9 +82,7 @@ def test_rouge_equals_rouge_score_on_english_ascii(use_stemmer):
 
     def text():
         return "".join(
-            rng.choice(letters)
-            if rng.random() < 0.8
-            else rng.choice(["read", "book", "lov"]) + rng.choice(endings)
+            rng.choice(letters) if rng.random() < 0.8 else rng.choice(["read", "book", "lov"]) + rng.choice(endings)
             for _ in range(rng.randrange(60))
         )
 
@@ -115,9 +111,7 @@ def test_rouge_add_batch_is_compute():
         metric.add_batch(predictions=[prediction], references=[reference])
     at_once = Rouge().compute(predictions=["good book", "bad"], references=["a good book", "good"])
     assert (
-        metric.compute()
-        == at_once
-        == {"rouge1": 0.4, "rouge2": pytest.approx(1 / 3), "rougeL": 0.4, "rougeLsum": 0.4}
+        metric.compute() == at_once == {"rouge1": 0.4, "rouge2": pytest.approx(1 / 3), "rougeL": 0.4, "rougeLsum": 0.4}
     )
 
 
@@ -160,7 +154,5 @@ def test_summed_loss_weighs_each_label_token_the_same():
     labels = torch.tensor([[1, 2, 3], [4, -100, -100]])
     outputs = Seq2SeqLMOutput(logits=logits)
     assert summed_loss(outputs, labels).item() == pytest.approx(np.log(7))
-    halves = [
-        summed_loss(Seq2SeqLMOutput(logits=logits[i : i + 1]), labels[i : i + 1], 4).item() for i in (0, 1)
-    ]
+    halves = [summed_loss(Seq2SeqLMOutput(logits=logits[i : i + 1]), labels[i : i + 1], 4).item() for i in (0, 1)]
     assert halves == [pytest.approx(3 / 4 * np.log(7)), pytest.approx(1 / 4 * np.log(7))]

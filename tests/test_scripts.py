@@ -60,9 +60,7 @@ def test_prepare_data_keeps_the_books_with_long_titles(prepared, reviews):
         assert Counter(books[split]["review_body"]) == expected
         assert books[split]["language"][:20].count("en") not in (0, 20)  # shuffled
     categories = [
-        line.split()[0]
-        for line in printed.splitlines()
-        if line[-1:].isdigit() and line[24:].strip().isdigit()
+        line.split()[0] for line in printed.splitlines() if line[-1:].isdigit() and line[24:].strip().isdigit()
     ]
     assert categories.count("book") == 2 and "kitchen" in categories
     assert "'>> Title: " in printed and "'input_ids'" in printed and "▁I" in printed
@@ -85,11 +83,7 @@ def test_baseline(prepared, tmp_path):
     )
     for row in scores.values():
         assert (
-            5
-            < row["lead-3"]["rouge1"]["low"]
-            < row["lead-3"]["rouge1"]["f1"]
-            < row["lead-3"]["rouge1"]["high"]
-            < 40
+            5 < row["lead-3"]["rouge1"]["low"] < row["lead-3"]["rouge1"]["f1"] < row["lead-3"]["rouge1"]["high"] < 40
         )
 
 
@@ -109,9 +103,7 @@ def test_training_writes_an_ordinary_checkpoint_and_its_results(trained, script)
     }
     assert 1 <= len(list((folder / "checkpoints").glob("checkpoint-*"))) <= 3
     results = read_json(folder / "results.json")
-    assert (
-        results["arguments"]["max_steps"] == 30 and results["versions"]["torch"] and results["processes"] == 1
-    )
+    assert results["arguments"]["max_steps"] == 30 and results["versions"]["torch"] and results["processes"] == 1
     assert results["train_seconds"] > 0 and results["tokens_per_second"] > 0
     for language in ("en", "es", "all"):
         assert set(results["scores"][language]) == {"rows", "model", "lead-3", "difference"}
@@ -138,10 +130,7 @@ def test_predict_shows_an_english_and_a_spanish_example(trained, prepared):
     test = load_from_disk(prepared[0])["test"]
     for language in ("en", "es"):
         row = next(row for row in test if row["language"] == language)
-        assert (
-            f"'>>> Review: {row['review_body']}'\n'>>> Title: {row['review_title']}'\n'>>> Summary: "
-            in printed
-        )
+        assert f"'>>> Review: {row['review_body']}'\n'>>> Title: {row['review_title']}'\n'>>> Summary: " in printed
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
@@ -204,12 +193,8 @@ def bad_files(tmp_path_factory):
     (folder / "broken/config.json").write_text("{")
     (folder / "good.csv").write_text("review_body,review_title,language\nI liked it,A good little book,en\n")
     (folder / "short.csv").write_text("review_body,review_title,language\nI liked it,Good book,en\n")
-    (folder / "hole.csv").write_text(
-        'review_body,review_title,language\nok,A good book,en\n"",A bad book,en\n'
-    )
-    (folder / "latin1.csv").write_text(
-        "review_body,review_title,language\ncafé,Un buen café,es\n", encoding="latin-1"
-    )
+    (folder / "hole.csv").write_text('review_body,review_title,language\nok,A good book,en\n"",A bad book,en\n')
+    (folder / "latin1.csv").write_text("review_body,review_title,language\ncafé,Un buen café,es\n", encoding="latin-1")
     (folder / "broken.jsonl").write_text('{"review_body": "ok", "review_title": \n')
     (folder / "nothing.txt").write_text("")
     return folder
@@ -278,8 +263,6 @@ def test_the_sample_model_beats_lead_3_and_titles_my_reviews(tmp_path):
         for rouge in ("rouge1", "rougeL"):
             assert scores[language]["difference"][rouge]["low"] > 0, (language, rouge)
     printed = run("predict.py", "--model", output, *(text for text, _ in MY_REVIEWS)).stdout
-    titles = [
-        line.split(": ", 1)[1].lower() for line in printed.splitlines() if line.startswith("'>>> Summary")
-    ]
+    titles = [line.split(": ", 1)[1].lower() for line in printed.splitlines() if line.startswith("'>>> Summary")]
     for (text, words), title in zip(MY_REVIEWS, titles, strict=True):
         assert any(word in title for word in words), (text, title)
