@@ -222,14 +222,7 @@ def summed_loss(outputs, labels, num_items_in_batch=None):
 # ------------------------------------------------------------------------------------------------
 
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-LANGUAGES = {
-    "en": "english",
-    "es": "spanish",
-    "de": "german",
-    "fr": "french",
-    "it": "italian",
-    "pt": "portuguese",
-}
+LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese"}
 ABBREVIATIONS = {"spanish": {"sra", "dra", "srta", "ee"}}  # which Punkt's own parameters miss
 
 
@@ -305,15 +298,23 @@ class Rouge(evaluate.Metric):
         return {rouge: float(np.mean(f1)) for rouge, f1 in scores.items()} if use_aggregator else scores
 
 
-def rouge_rows(predictions, rows, style, use_stemmer):
+def row_languages(rows, style):
+    """Return the language of each row; with ``--rouge chapter`` all text counts as English."""
+    return ["en" if style == "chapter" else language for language in rows["language"]]
+
+
+def rouge_rows(predictions, rows, style, use_stemmer, baseline=False):
     """Return the F1 scores × 100 of each row, shape (rows, 4), in the ``--rouge`` style."""
-    chapter = style == "chapter"  # where all text is split as English
-    languages = ["en" if chapter else language for language in rows["language"]]
+    languages, titles = row_languages(rows, style), list(rows["review_title"])
+    as_chapter = baseline and style == "chapter"  # which neither stems nor splits there
     scores = Rouge().compute(
         predictions=postprocess_text(predictions, languages),
-        references=postprocess_text(rows["review_title"], languages),
-        languages=languages, use_stemmer=use_stemmer, use_aggregator=False, chapter=chapter,
-    )  # fmt: skip
+        references=titles if as_chapter else postprocess_text(titles, languages),
+        languages=languages,
+        use_stemmer=use_stemmer and not as_chapter,
+        use_aggregator=False,
+        chapter=style == "chapter",
+    )
     return 100 * np.array([scores[rouge] for rouge in ROUGE_TYPES]).T
 
 
@@ -337,8 +338,9 @@ def score(systems, rows, style="language", use_stemmer=True):
     Returns {language: {"rows": n, name: {rouge: {"f1", "low", "high"}}}}; with two systems also
     "difference" (first minus second, paired) with its p.
     """
-    values = {name: rouge_rows(texts, rows, style, use_stemmer and (style == "language" or name != "lead-3"))
-              for name, texts in systems.items()}  # fmt: skip
+    values = {
+        name: rouge_rows(texts, rows, style, use_stemmer, baseline=name == "lead-3") for name, texts in systems.items()
+    }
     if len(values) == 2:
         first, second = values.values()
         values["difference"] = first - second
@@ -361,7 +363,7 @@ def compare_with_lead_3(summaries, rows, style, use_stemmer=True):
     """Return ``score`` of a model's summaries beside the first three sentences of each review."""
     lead_3 = [
         "\n".join(sent_tokenize(text, language)[:3])
-        for text, language in zip(rows["review_body"], rows["language"], strict=True)
+        for text, language in zip(rows["review_body"], row_languages(rows, style), strict=True)
     ]
     return score({"model": summaries, "lead-3": lead_3}, rows, style, use_stemmer)
 

@@ -55,11 +55,7 @@ def generate_summaries(tokenizer, model, texts, batch_size):
     for start in tqdm(range(0, len(texts), batch_size), "Summarize", disable=len(texts) <= batch_size):
         rows = order[start : start + batch_size]
         inputs = tokenizer(
-            [texts[i] for i in rows],
-            max_length=MAX_INPUT_LENGTH,
-            truncation=True,
-            padding=True,
-            return_tensors="pt",
+            [texts[i] for i in rows], max_length=MAX_INPUT_LENGTH, truncation=True, padding=True, return_tensors="pt"
         ).to(model.device)
         with torch.inference_mode():
             generated_tokens = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask)

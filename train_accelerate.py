@@ -8,7 +8,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
 Reads   data/prepared/<preset>/ (made if it is missing) and the checkpoint --model
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json; in checkpoints/ the best and the last
-Takes   about two minutes for the sample on two cores
+Takes   about two minutes for the sample on two cores; expect rouge1 about 50, lead-3 about 20
 """
 
 import math
@@ -122,6 +122,8 @@ def main():
     accelerator.register_for_checkpointing(lr_scheduler)
 
     checkpoints = Path(args.output_dir) / "checkpoints"
+    if accelerator.is_main_process:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run
     best_score, best_checkpoint, kept = -1, None, []
     step, started = 0, time.time()
     progress_bar = tqdm(total=max_steps, desc="Train", disable=not accelerator.is_main_process)

@@ -8,20 +8,16 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
 
 Reads   data/prepared/<preset>/ (made if it is missing) and the checkpoint --model
 Writes  results/<preset>-trainer/: model, tokenizer, results.json; in checkpoints/ the best and the last
-Takes   about two minutes for the sample on two cores
+Takes   about two minutes for the sample on two cores; expect rouge1 about 50, lead-3 about 20
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import (
-    DataCollatorForSeq2Seq,
-    ProgressCallback,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    set_seed,
-)
+from accelerate import PartialState
+from transformers import DataCollatorForSeq2Seq, ProgressCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from common import (
@@ -115,11 +111,14 @@ def main():
         return dict(zip(ROUGE_TYPES, scores.mean(axis=0).tolist(), strict=True))
 
     # 5. Train
+    checkpoints = Path(args.output_dir) / "checkpoints"
+    if PartialState().is_main_process:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()  # mT5 overflows in fp16
     trainer = SummarizationTrainer(
         model,
         Seq2SeqTrainingArguments(
-            output_dir=str(Path(args.output_dir) / "checkpoints"),
+            output_dir=str(checkpoints),
             eval_strategy="epoch",
             save_strategy="epoch",
             logging_strategy="epoch",

@@ -66,14 +66,7 @@ SURNAMES = {
 }
 AUTHORS = ["Clara Benson", "Tomás Iriarte", "Ines Holm", "Julián Peralta", "R. J. Marlow", "Elena Sotomayor"]
 KIDS = {
-    "en": [
-        ("son", ""),
-        ("daughter", ""),
-        ("niece", ""),
-        ("nephew", ""),
-        ("grandson", ""),
-        ("granddaughter", ""),
-    ],
+    "en": [("son", ""), ("daughter", ""), ("niece", ""), ("nephew", ""), ("grandson", ""), ("granddaughter", "")],
     "es": [("hijo", "o"), ("hija", "a"), ("sobrina", "a"), ("sobrino", "o"), ("nieto", "o"), ("nieta", "a")],
 }
 RELATIVES = {
@@ -115,12 +108,7 @@ def fill(rng, phrase, slots):
 def make_slots(rng, language, noun):
     """Return the words that stay the same throughout one review; Spanish nouns end in " m" or " f"."""
     kid, kid_ending = rng.choice(KIDS[language])
-    slots = {
-        "kid": kid,
-        "ko": kid_ending,
-        "relative": rng.choice(RELATIVES[language]),
-        "age": rng.randint(3, 9),
-    }
+    slots = {"kid": kid, "ko": kid_ending, "relative": rng.choice(RELATIVES[language]), "age": rng.randint(3, 9)}
     slots |= {"surname": rng.choice(SURNAMES[language]), "author": rng.choice(AUTHORS), "k": noun}
     if language == "es":
         slots["k"], gender = noun.rsplit(" ", 1)

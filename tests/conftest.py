@@ -52,9 +52,9 @@ def prepared(reviews, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(prepared, tmp_path_factory):
-    """Folders of a model that each training script trained for 30 steps on the slice."""
+    """Folders of a model that each training script trained on the slice."""
     folders = {}
-    for script in ("trainer", "accelerate"):
+    for script, steps in (("trainer", 400), ("accelerate", 30)):
         folders[script] = tmp_path_factory.mktemp(script) / "model"
-        run(f"train_{script}.py", "--data", prepared[0], "--output-dir", folders[script], "--max-steps", 30)
+        run(f"train_{script}.py", "--data", prepared[0], "--output-dir", folders[script], "--max-steps", steps)
     return folders

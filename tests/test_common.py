@@ -40,14 +40,7 @@ def test_three_sentence_summary_takes_three():
 # ---- ROUGE -------------------------------------------------------------------------------------
 
 HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
-    (
-        "en",
-        "I absolutely loved reading the Hunger Games",
-        "I loved reading the Hunger Games",
-        False,
-        12 / 13,
-        8 / 11,
-    ),
+    ("en", "I absolutely loved reading the Hunger Games", "I loved reading the Hunger Games", False, 12 / 13, 8 / 11),
     ("es", "muy fácil", "muy facil", False, 1 / 2, 0),  # an accent makes another word: one of two matches
     ("es", "fácil", "f cil", False, 0, 0),  # and never cuts a word in two
     ("es", "niñez", "niñez", False, 1, 0),

@@ -2,12 +2,16 @@
 
 import importlib
 import json
+import re
 import sys
 from collections import Counter
 
 import pytest
 from conftest import ROOT, read_json, run
 from datasets import load_from_disk
+from rouge_score.rouge_scorer import RougeScorer
+
+from common import ROUGE_TYPES, sent_tokenize
 
 SPLITS = ("train", "validation", "test")
 BOOKS = ("book", "digital_ebook_purchase")
@@ -94,20 +98,48 @@ def test_baseline(prepared, tmp_path):
 def test_training_writes_an_ordinary_checkpoint_and_its_results(trained, script):
     folder = trained[script]
     names = {path.name for path in folder.iterdir()}
-    assert names >= {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "results.json",
-    }
+    assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "results.json"}
     assert 1 <= len(list((folder / "checkpoints").glob("checkpoint-*"))) <= 3
     results = read_json(folder / "results.json")
-    assert results["arguments"]["max_steps"] == 30 and results["versions"]["torch"] and results["processes"] == 1
+    assert results["arguments"]["seed"] == 42 and results["versions"]["torch"] and results["processes"] == 1
     assert results["train_seconds"] > 0 and results["tokens_per_second"] > 0
     for language in ("en", "es", "all"):
         assert set(results["scores"][language]) == {"rows", "model", "lead-3", "difference"}
         assert list(results["scores"][language]["difference"]["rouge1"]) == ["f1", "low", "high", "p"]
+
+
+def test_every_script_scores_the_same_model_alike(trained, prepared, tmp_path):
+    rate = ["--learning-rate", 1e-30, "--weight-decay", 0, "--max-steps", 1]  # too small to change a weight
+    runs = {"trainer, 1": ("train_trainer.py", 1), "accelerate, 1": ("train_accelerate.py", 1),
+            "trainer, 2": ("train_trainer.py", 2), "accelerate, 2": ("train_accelerate.py", 2)}  # fmt: skip
+    scores = {}
+    for name, (script, processes) in runs.items():
+        output = tmp_path / name
+        run(script, "--data", prepared[0], "--model", trained["trainer"], "--output-dir", output, *rate,
+            processes=processes)  # fmt: skip
+        results = read_json(output / "results.json")
+        assert results["processes"] == processes
+        scores[name] = results["scores"]
+    printed = run("predict.py", "--model", trained["trainer"], "--data", prepared[0], "--split", "validation").stdout
+    assert scores["trainer, 1"]["all"]["model"]["rouge1"]["f1"] > 10  # it has learned something to score
+    for other in scores.values():
+        assert other == scores["trainer, 1"]
+    for systems in scores["trainer, 1"].values():
+        row = "".join(rf" +{systems['model'][rouge]['f1']:.2f} \[\S+ \S+\]" for rouge in ROUGE_TYPES)
+        assert re.search("model" + row, printed)
+
+
+def test_rouge_chapter_is_rouge_score_with_its_own_tokenizer(prepared, trained, tmp_path):
+    run("baseline.py", "--data", prepared[0], "--output-dir", tmp_path, "--rouge", "chapter")
+    rows = load_from_disk(prepared[0])["validation"]
+    scorer = RougeScorer(ROUGE_TYPES)
+    expected = [
+        scorer.score(row["review_title"], "\n".join(sent_tokenize(row["review_body"], "en")[:3])) for row in rows
+    ]
+    scores = read_json(tmp_path / "results.json")["scores"]
+    for rouge in ROUGE_TYPES:
+        f1 = 100 * sum(row[rouge].fmeasure for row in expected) / len(expected)
+        assert scores["all"]["lead-3"][rouge]["f1"] == pytest.approx(f1, abs=1e-9)
 
 
 def test_two_processes_take_part_and_score_each_row_once(prepared, tmp_path):
@@ -239,18 +271,12 @@ def test_help_shows_the_docstring_and_the_defaults_of_the_preset():
 
 MY_REVIEWS = [  # not from the sample; a word that a title of them should have
     ("The story was so boring that I gave up after three chapters.", {"boring", "gave", "finish", "slow"}),
-    (
-        "The cover was torn and the corners were bent when the parcel came.",
-        {"torn", "damaged", "bent", "cover"},
-    ),
+    ("The cover was torn and the corners were bent when the parcel came.", {"torn", "damaged", "bent", "cover"}),
     (
         "Me aburrí muchísimo, la novela es muy lenta y no pude acabarla.",
         {"aburrida", "lenta", "terminarla", "abandoné"},
     ),
-    (
-        "El libro llegó con la tapa rota y las páginas dobladas.",
-        {"rota", "dañado", "portada", "tapa", "estado"},
-    ),
+    ("El libro llegó con la tapa rota y las páginas dobladas.", {"rota", "dañado", "portada", "tapa", "estado"}),
 ]
 
 
