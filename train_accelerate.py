@@ -162,6 +162,7 @@ def main():
         # Checkpoint: keep the best and the two newest
         checkpoint = checkpoints / f"checkpoint-{step}"
         accelerator.save_state(checkpoint)
+        accelerator.wait_for_everyone()  # the main process writes; the others must not read too early
         kept.append(checkpoint)
         if scores["rougeL"] > best_score:
             best_score, best_checkpoint = scores["rougeL"], checkpoint
