@@ -44,7 +44,7 @@ def evaluate_baseline(rows, rouge):
 
 def main():
     args = parse_args(__doc__, DEFAULTS)
-    books = load_prepared(args)
+    books = load_prepared(args, "train", "validation")
 
     # 1. What ROUGE counts: the words that a summary and its reference share
     generated_summary = "I absolutely loved reading the Hunger Games"

@@ -22,6 +22,9 @@ import punkt
 import torch
 import transformers
 from accelerate import PartialState
+from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+from huggingface_hub.utils import get_session
 from nltk.stem import PorterStemmer, SnowballStemmer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
@@ -64,6 +67,8 @@ FLAGS = {  # what argparse is told of each flag; the defaults stand in the scrip
     "max_steps": {"type": int, "metavar": "N", "help": "stop after so many optimizer steps; -1: never"},
     "seed": {"type": int, "metavar": "N", "help": "of shuffling, dropout and random weights"},
     "rouge": {"choices": ["language", "chapter"], "help": "stems and splits by language, or as the chapter"},
+    "push_to_hub": {"metavar": "REPO", "help": "Hub repository (user/name) to push the model to"},
+    "validation_share": {"type": float, "metavar": "SHARE", "help": "of train, where there is no validation split"},
     "split": {"choices": ["validation", "test"], "help": "score the model on this split against lead-3"},
     "examples": {"type": int, "nargs": "+", "metavar": "ROW", "help": "rows of the test split to show"},
     "input": {"metavar": "FILE", "help": "CSV, JSONL or TXT (a review a line) to summarize"},
@@ -146,15 +151,19 @@ def run_stage(script, missing, *flags):
         sys.exit(code)
 
 
-def load_prepared(args):
+def load_prepared(args, *splits):
     """Return the ``DatasetDict`` in ``--data``, made by prepare_data.py (run here if it is missing)."""
     with PartialState().local_main_process_first():
         if not (Path(args.data) / "dataset_dict.json").exists():
             run_stage("prepare_data.py", args.data, "--preset", args.preset, "--data", args.data)
     try:
-        return datasets.load_from_disk(args.data)
+        books = datasets.load_from_disk(args.data)
     except Exception as error:  # whatever is wrong with it, the remedy is the same
         fail(f"cannot read {args.data} ({error}); delete it and run prepare_data.py again")
+    for split in splits:
+        if split not in books:
+            fail(f"{args.data} has no split {split}, only {', '.join(books)}; see prepare_data.py --validation-share")
+    return books
 
 
 # ------------------------------------------------------------------------------------------------
@@ -167,19 +176,38 @@ def checkpoint_path(args):
     return str(Path(args.data) / "tiny-mt5") if args.model == "tiny" else args.model
 
 
-def load_checkpoint(name):
-    """Return tokenizer and model of a folder or a Hub repository, in fp32."""
+def check_hub(remedy):
+    """End the run at once where the Hub cannot be reached; its clients would retry for half a minute."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+        if not HF_HUB_OFFLINE:
+            get_session().head(ENDPOINT, timeout=5)
+    except Exception as error:  # whichever network library the client uses
+        fail(f"cannot reach {ENDPOINT} ({error}); {remedy}")
+
+
+def load(auto_class, name, **options):
+    """Return ``auto_class.from_pretrained(name)``, or end the run with a line on --model."""
+    if not Path(name).is_dir():
+        check_hub(f"without a network give --model the folder of a checkpoint instead of {name}")
+    try:
+        return auto_class.from_pretrained(name, **options)
     except Exception as error:  # the libraries raise anything from OSError to KeyError here
         reason = str(error).strip().split("\n")[0][:200]
         fail(f"cannot load --model {name}: {reason}; name a folder that a training script wrote or a Hub id")
+
+
+def load_checkpoint(name):
+    """Return tokenizer and model of a folder or a Hub repository, in fp32."""
+    tokenizer, model = load(AutoTokenizer, name), load(AutoModelForSeq2SeqLM, name, dtype=torch.float32)
     # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then
     # whatever ties weights again overwrites the head.
     model.config.tie_word_embeddings = False
     model.generation_config.max_new_tokens = MAX_TARGET_LENGTH
     model.generation_config.max_length = None  # would count the start token too
+    # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
+    sentinels = [number for piece, number in tokenizer.get_vocab().items() if "<extra_id_" in piece]
+    sentinels += range(len(tokenizer), model.config.vocab_size)
+    model.generation_config.suppress_tokens = sorted(sentinels) or None
     return tokenizer, model
 
 
@@ -406,3 +434,66 @@ def write_results(folder, args, scores, **measured):
     }
     text = json.dumps(results, indent=2, ensure_ascii=False, default=float)
     (Path(folder) / "results.json").write_text(text + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------
+# The Hub
+# ------------------------------------------------------------------------------------------------
+
+WIDGET = [  # examples to try on the model's page
+    {"example_title": "English", "text": "The cover was torn and two pages were missing. Very careless packing."},
+    {"example_title": "Español", "text": "Una novela que engancha desde el principio, la leí en dos días."},
+]
+
+
+def create_repo(repo):
+    """Create the repository of ``--push-to-hub`` before the training, so that a bad token shows at once."""
+    check_hub("train without --push-to-hub and push later")
+    try:
+        HfApi().create_repo(repo, exist_ok=True)
+    except Exception as error:  # no token, a refused one, no permission, a bad name
+        fail(f"cannot push to {repo}: {str(error).strip().split(chr(10))[0]}; log in with `hf auth login`")
+
+
+def push_to_hub(folder, repo):
+    """Push a saved folder; where that fails, it stays and the command that pushes it later is printed."""
+    try:
+        HfApi().upload_folder(repo_id=repo, folder_path=folder, ignore_patterns="checkpoints/*",
+                              commit_message="Training complete")  # fmt: skip
+    except Exception as error:  # the Hub may fail in any way
+        reason = str(error).strip().split("\n")[0]
+        fail(f"the model is safe in {folder}, but not pushed ({reason}); later: "
+             f"hf upload {repo} {folder} . --exclude 'checkpoints/*'")  # fmt: skip
+    print(f"Pushed to {ENDPOINT}/{repo}")
+
+
+def write_model_card(folder, args, scores):
+    """Write README.md with what the Hub shows of a model: languages, data, hyperparameters, scores."""
+    languages = [name for name in scores if name != "all"]
+    dataset = json.loads((Path(args.data) / "arguments.json").read_text(encoding="utf-8"))["dataset"]
+    on_hub = not Path(dataset).exists()
+    data = ModelCardData(
+        language=languages,
+        base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
+        datasets=[dataset] if on_hub else None,
+        library_name="transformers",
+        pipeline_tag="summarization",
+        tags=["summarization", "generated_from_trainer"],
+        metrics=["rouge"],
+        widget=WIDGET,
+        model_name=Path(args.output_dir).name,
+        eval_results=[
+            EvalResult("summarization", dataset if on_hub else "json", dataset, "rouge", row["f1"], metric_name=rouge)
+            for rouge, row in scores["all"]["model"].items()
+        ],
+    )
+    lines = ["---", data.to_yaml(), "---", "", f"# {Path(args.output_dir).name}", ""]
+    lines += [f"{args.model} fine-tuned on {dataset} to write the title of a review.", ""]
+    lines += ["## Scores on validation (ROUGE F1 × 100 [95% interval])", ""]
+    lines += ["| | rows | " + " | ".join(ROUGE_TYPES) + " |", "|---" * (2 + len(ROUGE_TYPES)) + "|"]
+    for language, systems in scores.items():
+        for name in ("model", "lead-3"):
+            cells = [f"{row['f1']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in systems[name].values()]
+            lines.append(f"| {language}, {name} | {systems['rows']} | " + " | ".join(cells) + " |")
+    lines += ["", "## Hyperparameters", "", *(f"- {name}: {value}" for name, value in vars(args).items()), ""]
+    (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")

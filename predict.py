@@ -130,14 +130,11 @@ def main():
         for text, summary in zip(texts, generate_summaries(tokenizer, model, texts, args.batch_size), strict=True):
             print_summary(text, None, summary)
     elif args.split:
-        books = load_prepared(args)
-        if args.split not in books:
-            fail(f"{args.data} has no split {args.split}, only {', '.join(books)}")
-        books = books[args.split]
+        books = load_prepared(args, args.split)[args.split]
         summaries = generate_summaries(tokenizer, model, list(books["review_body"]), args.batch_size)
         print_scores(compare_with_lead_3(summaries, books, args.rouge), args.split)
     else:
-        books = load_prepared(args)["test"]
+        books = load_prepared(args, "test")["test"]
         languages = list(books["language"])
         examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
         if max(examples) >= len(books):

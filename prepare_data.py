@@ -12,6 +12,7 @@ Writes  data/prepared/<preset>/, a DatasetDict to open with datasets.load_from_d
 Takes   about 15 seconds for the sample
 """
 
+import json
 import os
 import re
 from collections import Counter
@@ -25,7 +26,7 @@ from datasets import DatasetDict, concatenate_datasets, load_dataset
 from huggingface_hub import HfApi
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration, T5Tokenizer, set_seed
 
-from common import ROOT, fail, new_files, parse_args
+from common import ROOT, check_hub, fail, load, new_files, parse_args
 
 SHARED = {
     "data": "data/prepared/{preset}",
@@ -33,6 +34,7 @@ SHARED = {
     "text_column": "review_body",
     "title_column": "review_title",
     "categories": ["book", "digital_ebook_purchase"],
+    "validation_share": 0.0,
     "seed": 42,
 }
 DEFAULTS = {
@@ -54,6 +56,7 @@ def find_files(dataset):
     elif path.suffix or len(path.parts) != 2:
         fail(f"--dataset {dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
     else:
+        check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
         try:
             files = HfApi().list_repo_files(dataset, repo_type="dataset")
         except Exception as error:  # no network, no such repository, no permission
@@ -71,13 +74,13 @@ def loader_of(file):
 
 def load_reviews(args, language):
     """Return the ``DatasetDict`` of one language, with the columns review_body and review_title."""
+    words = {file: re.split(r"[\W_]+", file.split(args.dataset)[-1].lower()) for file in find_files(args.dataset)}
+    if any(code in words[file] for code in args.languages for file in words):  # else a column says the language
+        words = {file: words[file] for file in words if language in words[file]}
     files = {}
-    for file in find_files(args.dataset):
-        inside = file.split(args.dataset)[-1]  # words of the folders above it mean nothing
-        words = re.split(r"[\W_]+", inside.lower())
-        if language in words or not set(args.languages) & set(words):
-            split = next((SPLITS[word] for word in words if word in SPLITS), "train")
-            files.setdefault(split, []).append(file)
+    for file in words:
+        split = next((SPLITS[word] for word in words[file] if word in SPLITS), "train")
+        files.setdefault(split, []).append(file)
     if not files:
         fail(f"--dataset {args.dataset} holds no file for the language {language}; see --languages")
     try:
@@ -101,6 +104,8 @@ def load_reviews(args, language):
             rows = rows.filter(
                 lambda codes: [code == language for code in codes], input_columns="language", batched=True
             )
+        elif len(args.languages) > 1 and not any(language in words[file] for file in words):
+            fail(f"{files[split][0]} has no column 'language'; name one language with --languages")
         else:
             rows = rows.add_column("language", [language] * len(rows))
         for row, body in enumerate(rows["review_body"], start=1):
@@ -112,7 +117,7 @@ def load_reviews(args, language):
 
 def show_samples(reviews, seed, num_samples=3):
     """Print a few random titles and reviews of the training split."""
-    rows = reviews["train"]
+    rows = next(iter(reviews.values()))
     for example in rows.shuffle(seed=seed).select(range(min(num_samples, len(rows)))):
         print(f"\n'>> Title: {example['review_title']}'\n'>> Review: {example['review_body']}'")
 
@@ -120,7 +125,7 @@ def show_samples(reviews, seed, num_samples=3):
 def count_categories(reviews):
     """Count the product categories of the training split, a batch in memory at a time."""
     counts = Counter()
-    for batch in reviews["train"].select_columns("product_category").iter(batch_size=10_000):
+    for batch in next(iter(reviews.values())).select_columns("product_category").iter(batch_size=10_000):
         counts.update(batch["product_category"])
     return counts
 
@@ -201,7 +206,7 @@ def main():
     # 2. Keep the books
     if args.categories:
         for language, reviews in corpus.items():
-            print(f"\n=== {language}: the 20 largest categories of {len(reviews['train']):,} reviews ===")
+            print(f"\n=== {language}: the 20 largest categories of {len(next(iter(reviews.values()))):,} reviews ===")
             for category, count in count_categories(reviews).most_common(20):
                 print(f"{category:<24}{count:>9,}")
             corpus[language] = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
@@ -221,6 +226,12 @@ def main():
     before = count_words(books)
     books = books.filter(lambda x: len((x["review_title"] or "").split()) > 2)
     after = count_words(books)
+    if args.validation_share and "train" in books and "validation" not in books:
+        parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
+        books |= {"train": parts["train"], "validation": parts["test"]}
+    for split in ("train", "validation", "test"):
+        if split not in books:
+            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
     for split, rows in books.items():
         if not len(rows):
             fail(f"no review is left in the split {split} of {args.dataset}; see --languages and --categories")
@@ -237,11 +248,12 @@ def main():
         if args.model == "tiny":
             make_tiny_checkpoint(books, args.seed, folder / "tiny-mt5")
         checkpoint = str(folder / "tiny-mt5") if args.model == "tiny" else args.model
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer = load(AutoTokenizer, checkpoint)
         inputs = tokenizer("I loved reading the Hunger Games!")
         print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
 
         # 6. Save
+        (folder / "arguments.json").write_text(json.dumps(vars(args), indent=2, ensure_ascii=False) + "\n")
         draw_word_counts(before, after, folder / "title_lengths.png")
         books.save_to_disk(folder)
     print(f"\n{'rows in ' + args.data:<32}" + "".join(f"{language:>9}" for language in args.languages))

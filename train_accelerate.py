@@ -14,12 +14,14 @@ Takes   about two minutes for the sample on two cores; expect rouge1 about 50, l
 import math
 import shutil
 import time
+from concurrent.futures import wait
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, get_scheduler, set_seed
@@ -29,15 +31,18 @@ from common import (
     ROUGE_TYPES,
     checkpoint_path,
     compare_with_lead_3,
+    create_repo,
     load_checkpoint,
     load_prepared,
     new_files,
     parse_args,
     print_epoch,
     print_scores,
+    push_to_hub,
     rouge_rows,
     summed_loss,
     tokenize,
+    write_model_card,
     write_results,
 )
 
@@ -48,6 +53,7 @@ SHARED = {
     "max_steps": -1,
     "seed": 42,
     "rouge": "language",
+    "push_to_hub": None,
 }
 DEFAULTS = {
     "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
@@ -68,8 +74,11 @@ def main():
     accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device.type}")
     set_seed(args.seed)
 
+    if args.push_to_hub and accelerator.is_main_process:
+        create_repo(args.push_to_hub)
+
     # 1. Data
-    books = load_prepared(args)
+    books = load_prepared(args, "train", "validation")
 
     # 2. Checkpoint
     tokenizer, model = load_checkpoint(checkpoint_path(args))
@@ -124,7 +133,7 @@ def main():
     checkpoints = Path(args.output_dir) / "checkpoints"
     if accelerator.is_main_process:
         shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run
-    best_score, best_checkpoint, kept = -1, None, []
+    best_score, best_checkpoint, kept, upload = -1, None, [], None
     step, started = 0, time.time()
     progress_bar = tqdm(total=max_steps, desc="Train", disable=not accelerator.is_main_process)
     for epoch in range(math.ceil(max_steps / steps_per_epoch)):
@@ -170,7 +179,19 @@ def main():
             kept.remove(old)
             if accelerator.is_main_process:
                 shutil.rmtree(old)
+        # Push while the next epoch trains, unless the last upload still runs
+        if args.push_to_hub and accelerator.is_main_process and (upload is None or upload.done()):
+            tokenizer.save_pretrained(checkpoints / "upload")
+            accelerator.unwrap_model(model).save_pretrained(checkpoints / "upload")
+            upload = HfApi().upload_folder(
+                repo_id=args.push_to_hub,
+                folder_path=checkpoints / "upload",
+                commit_message=f"Training in progress epoch {epoch}",
+                run_as_future=True,
+            )
     progress_bar.close()
+    if upload:
+        wait([upload])  # whether it failed does not matter: the best model is pushed below
     seconds = time.time() - started
 
     # 6. Score the best model against lead-3
@@ -184,12 +205,15 @@ def main():
         # 7. Save
         tokens = sum(sampler.lengths) * step / steps_per_epoch
         with new_files(args.output_dir) as folder:
+            write_model_card(folder, args, scores)
             tokenizer.save_pretrained(folder)
             accelerator.unwrap_model(model).save_pretrained(folder)
             write_results(
                 folder, args, scores,
                 processes=accelerator.num_processes, train_seconds=seconds, tokens_per_second=tokens / seconds,
             )  # fmt: skip
+        if args.push_to_hub:
+            push_to_hub(args.output_dir, args.push_to_hub)
         print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
     accelerator.end_training()
 

@@ -24,15 +24,18 @@ from common import (
     ROUGE_TYPES,
     checkpoint_path,
     compare_with_lead_3,
+    create_repo,
     load_checkpoint,
     load_prepared,
     new_files,
     parse_args,
     print_epoch,
     print_scores,
+    push_to_hub,
     rouge_rows,
     summed_loss,
     tokenize,
+    write_model_card,
     write_results,
 )
 
@@ -43,6 +46,7 @@ SHARED = {
     "max_steps": -1,
     "seed": 42,
     "rouge": "language",
+    "push_to_hub": None,
 }
 DEFAULTS = {
     "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
@@ -88,8 +92,11 @@ def main():
     args = parse_args(__doc__, {preset: {**DEFAULTS[preset], **SHARED} for preset in DEFAULTS})
     set_seed(args.seed)
 
+    if args.push_to_hub and PartialState().is_main_process:
+        create_repo(args.push_to_hub)
+
     # 1. Data
-    books = load_prepared(args)
+    books = load_prepared(args, "train", "validation")
 
     # 2. Checkpoint
     tokenizer, model = load_checkpoint(checkpoint_path(args))
@@ -161,12 +168,15 @@ def main():
         # 7. Save
         tokens = sum(tokenized_datasets["train"]["length"]) * trainer.state.epoch
         with new_files(args.output_dir) as folder:
+            write_model_card(folder, args, scores)
             tokenizer.save_pretrained(folder)
             model.save_pretrained(folder)
             write_results(
                 folder, args, scores,
                 processes=trainer.args.world_size, train_seconds=seconds, tokens_per_second=tokens / seconds,
             )  # fmt: skip
+        if args.push_to_hub:
+            push_to_hub(args.output_dir, args.push_to_hub)
         print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
     trainer.accelerator.end_training()
 

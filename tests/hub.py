@@ -1,0 +1,183 @@
+"""A stand-in for the Hugging Face Hub on 127.0.0.1: models, data sets, LFS uploads and commits, in memory.
+
+with Hub() as hub:                      # HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET=1, HF_TOKEN=hub.token
+    hub.files["models", "user/name"] = {"config.json": b"{}"}
+"""
+
+import base64
+import hashlib
+import json
+import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import parse_qs, unquote, urlsplit
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """Serve ``files``, {("models" or "datasets", repository): {path: bytes}}, and keep what is pushed."""
+
+    token = "hf_stand_in"
+
+    def __init__(self):
+        self.files, self.uploads, self.commits, self.broken = {}, {}, [], False
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def answer(self, body=b"", status=200, **headers):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def handle_any(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else self.read_chunks()
+        path = unquote(urlsplit(self.path).path)
+        if self.command in ("POST", "PUT") and "paths-info" not in path and "validate-yaml" not in path:
+            if self.hub.broken and path != "/api/repos/create":  # breaks down once the repository exists
+                return self.answer({"error": "the hub is broken"}, 403)
+            if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+                return self.answer({"error": "Invalid username or password."}, 401)
+        for pattern, method in ROUTES:
+            if match := re.fullmatch(pattern, path):
+                return getattr(self, method)(body, **match.groupdict())
+        return self.answer({"error": f"no route for {path}"}, 404)
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+
+    def read_chunks(self):
+        body = b""
+        while "chunked" in self.headers.get("Transfer-Encoding", "") and (size := int(self.rfile.readline(), 16)):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        return body
+
+    def repository(self, kind, repo):
+        files = self.hub.files.get((kind or "models", repo))
+        if files is None:
+            self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+        return files
+
+    def entry(self, path, content):
+        return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+
+    # ---- reading ----
+
+    def whoami(self, body):
+        if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            return self.answer({"error": "Invalid username or password."}, 401)
+        return self.answer({"type": "user", "name": "user", "auth": {"accessToken": {"role": "write"}}, "orgs": []})
+
+    def info(self, body, kind, repo):
+        if (files := self.repository(kind, repo)) is not None:
+            siblings = [{"rfilename": path} for path in sorted(files)]
+            self.answer({"id": repo, "sha": REVISION, "siblings": siblings, "tags": [], "private": False,
+                         "downloads": 0, "likes": 0, "createdAt": "2026-01-01T00:00:00.000Z"})  # fmt: skip
+
+    def tree(self, body, kind, repo, folder=""):
+        if (files := self.repository(kind, repo)) is None:
+            return
+        prefix = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
+        inside = {path: content for path, content in files.items() if path.startswith(prefix)}
+        entries = [self.entry(path, content) for path, content in sorted(inside.items())]
+        if "recursive" not in parse_qs(urlsplit(self.path).query) or "True" not in self.path.title():
+            folders = {prefix + path[len(prefix) :].split("/")[0] for path in inside if "/" in path[len(prefix) :]}
+            entries = [entry for entry in entries if "/" not in entry["path"][len(prefix) :]]
+            entries += [{"type": "directory", "path": path, "oid": REVISION} for path in sorted(folders)]
+        self.answer(entries)
+
+    def paths_info(self, body, kind, repo):
+        if (files := self.repository(kind, repo)) is not None:
+            paths = json.loads(body)["paths"] if body[:1] == b"{" else parse_qs(body.decode()).get("paths", [])
+            found = [self.entry(path, files[path]) for path in paths if path in files]
+            found += [{"type": "directory", "path": path, "oid": REVISION} for path in paths
+                      if any(name.startswith(path + "/") for name in files)]  # fmt: skip
+            self.answer(found)
+
+    def resolve(self, body, kind, repo, path):
+        if (files := self.repository(kind, repo)) is None:
+            return
+        if path not in files:
+            return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
+        content, status, headers = files[path], 200, {}
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+            first, last = int(wanted[1]), int(wanted[2] or len(content) - 1)
+            headers["Content_Range"] = f"bytes {first}-{last}/{len(content)}"
+            content, status = content[first : last + 1], 206
+        etag = f'"{hashlib.sha1(files[path]).hexdigest()}"'
+        return self.answer(content, status, ETag=etag, X_Repo_Commit=REVISION, Accept_Ranges="bytes", **headers)
+
+    # ---- writing ----
+
+    def create(self, body):
+        request = json.loads(body)
+        repo = f"{request.get('organization') or 'user'}/{request['name']}"
+        self.hub.files.setdefault((f"{request.get('type', 'model')}s", repo), {})
+        self.answer({"url": f"{self.hub.url}/{repo}", "name": repo})
+
+    def validate(self, body):
+        self.answer({"errors": [], "warnings": []})
+
+    def preupload(self, body, kind, repo):
+        modes = [{"path": file["path"], "uploadMode": "lfs" if file["size"] > 50_000 else "regular",
+                  "shouldIgnore": False} for file in json.loads(body)["files"]]  # fmt: skip
+        self.answer({"files": modes})
+
+    def lfs_batch(self, body, kind, repo):
+        objects = [{**wanted, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}}
+                   for wanted in json.loads(body)["objects"]]  # fmt: skip
+        self.answer({"transfer": "basic", "objects": objects})
+
+    def lfs_put(self, body, oid):
+        assert hashlib.sha256(body).hexdigest() == oid
+        self.hub.uploads[oid] = body
+        self.answer()
+
+    def commit(self, body, kind, repo):
+        files = self.hub.files[kind, repo]
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                self.hub.commits.append((repo, value["summary"]))
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+        self.answer({"commitUrl": f"{self.hub.url}/{repo}/commit/{REVISION}", "commitOid": REVISION})
+
+
+REPO = r"(?P<repo>[^/]+/[^/]+)"
+API = rf"/api/(?P<kind>models|datasets)/{REPO}"
+ROUTES = [
+    (r"/api/whoami-v2", "whoami"),
+    (r"/api/repos/create", "create"),
+    (r"/api/validate-yaml", "validate"),
+    (rf"{API}(?:/revision/[^/]+)?", "info"),
+    (rf"{API}/tree/[^/]+(?P<folder>/.*)?", "tree"),
+    (rf"{API}/paths-info/[^/]+", "paths_info"),
+    (rf"{API}/preupload/[^/]+", "preupload"),
+    (rf"{API}/commit/[^/]+", "commit"),
+    (rf"/(?:(?P<kind>datasets)/)?{REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
+    (r"/lfs/(?P<oid>[0-9a-f]+)", "lfs_put"),
+    (rf"/(?:(?P<kind>datasets)/)?{REPO}/resolve/[^/]+/(?P<path>.+)", "resolve"),
+]
