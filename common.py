@@ -205,9 +205,9 @@ def load_checkpoint(name):
     model.generation_config.max_new_tokens = MAX_TARGET_LENGTH
     model.generation_config.max_length = None  # would count the start token too
     # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
-    sentinels = [number for piece, number in tokenizer.get_vocab().items() if "<extra_id_" in piece]
-    sentinels += range(len(tokenizer), model.config.vocab_size)
-    model.generation_config.suppress_tokens = sorted(sentinels) or None
+    pieces = tokenizer.convert_ids_to_tokens(range(model.config.vocab_size))  # get_vocab() may hide a twin
+    sentinels = [number for number, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
+    model.generation_config.suppress_tokens = sentinels or None
     return tokenizer, model
 
 
@@ -378,8 +378,8 @@ def score(systems, rows, style="language", use_stemmer=True):
         chosen = (languages == group) | (group == "all")
         scores[group] = {"rows": int(chosen.sum())}
         for name, column in values.items():
-            low, high, p = bootstrap(column[chosen])
-            mean = column[chosen].mean(axis=0)
+            low, high, p = (bounds.tolist() for bounds in bootstrap(column[chosen]))
+            mean = column[chosen].mean(axis=0).tolist()
             scores[group][name] = {
                 rouge: {"f1": mean[i], "low": low[i], "high": high[i]} | ({"p": p[i]} if name == "difference" else {})
                 for i, rouge in enumerate(ROUGE_TYPES)
@@ -432,7 +432,7 @@ def write_results(folder, args, scores, **measured):
         "scores": scores,
         **{name: round(value, 3) if math.isfinite(value) else None for name, value in measured.items()},
     }
-    text = json.dumps(results, indent=2, ensure_ascii=False, default=float)
+    text = json.dumps(results, indent=2, ensure_ascii=False)
     (Path(folder) / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
