@@ -1,0 +1,34 @@
+"""A random mt5-small of full size trains with both scripts inside 16 GiB."""
+
+import resource
+
+import pytest
+import torch
+from conftest import read_json, run
+from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def mt5_small(prepared, tmp_path_factory):
+    """The shape of google/mt5-small (``MT5Config``'s defaults, separate head) with random weights."""
+    folder = tmp_path_factory.mktemp("mt5-small")
+    model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05))
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.shared.weight.detach().clone())
+    assert model.num_parameters() == 300_176_768 and model.config.vocab_size == 250_112
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(prepared[0] / "tiny-mt5").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["trainer", "accelerate"])
+def test_full_size_mt5_small_trains_in_16_gib(mt5_small, prepared, script, tmp_path):
+    flags = ["--model", mt5_small, "--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 5]
+    run(f"train_{script}.py", "--preset", "amazon", *flags, OMP_NUM_THREADS="2")
+    assert read_json(tmp_path / "results.json")["train_seconds"] > 0
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest process so far
+    assert 4 * GIB < peak < 16 * GIB  # weights, gradients and AdamW's two moments are 4.5 GiB
+    print(f"peak memory {peak / GIB:.1f} GiB")

@@ -1,0 +1,88 @@
+"""The layouts that prepare_data.py reads: folders by language, one file a split, somebody's own table."""
+
+import csv
+import gzip
+import json
+
+import pytest
+from conftest import ROOT, run
+from datasets import Dataset, load_from_disk
+
+ROWS = 12  # a language and split
+
+
+def sample(language, split):
+    lines = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [row for row in rows if row["product_category"] == "book" and len(row["review_title"].split()) > 2][:ROWS]
+
+
+def write_csv(path, rows):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def folders_of_gzip(folder):
+    for language in ("en", "es"):
+        (folder / language).mkdir()
+        for split in ("train", "validation", "test"):
+            text = "".join(json.dumps(row) + "\n" for row in sample(language, split))
+            (folder / language / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+
+
+def one_csv_a_split(folder):  # as on Kaggle, with a language too many
+    for split in ("train", "validation", "test"):
+        rows = sample("en", split) + sample("es", split)
+        write_csv(folder / f"{split}.csv", rows + [{**row, "language": "de"} for row in rows])
+
+
+def names_with_language_and_split(folder):
+    for language in ("en", "es"):
+        for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
+            text = "".join(json.dumps(row) + "\n" for row in sample(language, split))
+            (folder / f"dataset_{language}_{name}.json").write_text(text)
+
+
+def parquet(folder):
+    for split in ("train", "validation", "test"):
+        rows = sample("en", split) + sample("es", split)
+        Dataset.from_list(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.mark.parametrize("layout", [folders_of_gzip, one_csv_a_split, names_with_language_and_split, parquet])
+def test_layouts_of_the_corpus(layout, tmp_path):
+    (tmp_path / "en_test").mkdir()  # words of the folders above mean nothing
+    source, data = tmp_path / "en_test" / "source", tmp_path / "data"
+    source.mkdir()
+    layout(source)
+    run("prepare_data.py", "--dataset", source, "--data", data)
+    books = load_from_disk(data)
+    for split in ("train", "validation", "test"):
+        expected = [row["review_body"] for language in ("en", "es") for row in sample(language, split)]
+        assert sorted(books[split]["review_body"]) == sorted(expected)
+        assert sorted(books[split]["language"]) == ["en"] * ROWS + ["es"] * ROWS
+
+
+def test_somebodys_own_table(tmp_path):
+    rows = [{"comment": row["review_body"], "headline": row["review_title"]} for row in sample("en", "train")]
+    write_csv(tmp_path / "own.csv", rows)
+    flags = ["--text-column", "comment", "--title-column", "headline", "--languages", "en", "--categories"]
+    printed = run("prepare_data.py", "--dataset", tmp_path / "own.csv", "--data", tmp_path / "data", *flags,
+                  "--validation-share", 0.25).stdout  # fmt: skip
+    books = load_from_disk(tmp_path / "data")
+    assert {split: len(rows) for split, rows in books.items()} == {"train": 9, "validation": 3}
+    assert "There is no split test" in printed
+    both = list(books["train"]["review_body"]) + list(books["validation"]["review_body"])
+    assert sorted(both) == sorted(row["comment"] for row in rows)
+    run("train_trainer.py", "--data", tmp_path / "data", "--output-dir", tmp_path / "model", "--max-steps", 2)
+    assert (tmp_path / "model/model.safetensors").exists()
+
+
+def test_a_missing_split_is_used_where_only_the_others_exist(tmp_path):
+    write_csv(tmp_path / "train.csv", sample("es", "train"))
+    printed = run("prepare_data.py", "--dataset", tmp_path, "--data", tmp_path / "data", "--languages", "es").stdout
+    assert "There is no split validation; see --validation-share" in printed
+    result = run("train_trainer.py", "--data", tmp_path / "data", "--output-dir", tmp_path / "model", check=False)
+    assert result.returncode == 2 and "no split validation" in result.stderr.splitlines()[-1]
