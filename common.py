@@ -399,7 +399,7 @@ def compare_with_lead_3(summaries, rows, style, use_stemmer=True):
 def print_scores(scores, title):
     """Print the table of ``score``: F1 × 100 with its 95% interval."""
     print(f"\n{title}: ROUGE F1 × 100 [95% interval]")
-    print(f"{'':17}" + "".join(f"{rouge:<23}" for rouge in ROUGE_TYPES))
+    print(f"{'':17}" + "".join(f"{rouge:<25}" for rouge in ROUGE_TYPES))
     for group, systems in scores.items():
         print(f"{group}, {systems['rows']:,} rows")
         for name, row in systems.items():
@@ -407,10 +407,10 @@ def print_scores(scores, title):
                 continue
             sign = "+" if name == "difference" else ""
             cells = [f"{row[r]['f1']:{sign}6.2f} [{row[r]['low']:.2f}, {row[r]['high']:.2f}]" for r in ROUGE_TYPES]
-            print(f"  {name:<14}" + "".join(f"{cell:<23}" for cell in cells))
+            print(f"  {name:<14}" + "".join(f"{cell:<25}" for cell in cells))
             if name == "difference":
                 cells = [f"p = {row[r]['p']:.3f}" + (" (n. s.)" if row[r]["p"] > 0.05 else "") for r in ROUGE_TYPES]
-                print(f"{'':17}" + "".join(f"{cell:<23}" for cell in cells))
+                print(f"{'':17}" + "".join(f"{cell:<25}" for cell in cells))
 
 
 # ------------------------------------------------------------------------------------------------
