@@ -4,7 +4,6 @@ import argparse
 import functools
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -72,7 +71,7 @@ FLAGS = {  # what argparse is told of each flag; the defaults stand in the scrip
     "split": {"choices": ["validation", "test"], "help": "score the model on this split against lead-3"},
     "examples": {"type": int, "nargs": "+", "metavar": "ROW", "help": "rows of the test split to show"},
     "input": {"metavar": "FILE", "help": "CSV, JSONL or TXT (a review a line) to summarize"},
-    "output": {"metavar": "FILE", "help": "JSONL to write the summaries of --input to"},
+    "output": {"metavar": "FILE", "help": "file for the summaries of --input (JSONL) or the scores of --split (JSON)"},
 }
 
 
@@ -171,11 +170,6 @@ def load_prepared(args, *splits):
 # ------------------------------------------------------------------------------------------------
 
 
-def checkpoint_path(args):
-    """Return what ``from_pretrained`` takes: "tiny" stands for the folder that prepare_data.py filled."""
-    return str(Path(args.data) / "tiny-mt5") if args.model == "tiny" else args.model
-
-
 def check_hub(remedy):
     """End the run at once where the Hub cannot be reached; its clients would retry for half a minute."""
     try:
@@ -196,8 +190,9 @@ def load(auto_class, name, **options):
         fail(f"cannot load --model {name}: {reason}; name a folder that a training script wrote or a Hub id")
 
 
-def load_checkpoint(name):
-    """Return tokenizer and model of a folder or a Hub repository, in fp32."""
+def load_checkpoint(args):
+    """Return tokenizer and model of --model, a folder or a Hub repository, in fp32."""
+    name = str(Path(args.data) / "tiny-mt5") if args.model == "tiny" else args.model
     tokenizer, model = load(AutoTokenizer, name), load(AutoModelForSeq2SeqLM, name, dtype=torch.float32)
     # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then
     # whatever ties weights again overwrites the head.
@@ -396,21 +391,24 @@ def compare_with_lead_3(summaries, rows, style, use_stemmer=True):
     return score({"model": summaries, "lead-3": lead_3}, rows, style, use_stemmer)
 
 
-def print_scores(scores, title):
-    """Print the table of ``score``: F1 × 100 with its 95% interval."""
-    print(f"\n{title}: ROUGE F1 × 100 [95% interval]")
-    print(f"{'':17}" + "".join(f"{rouge:<25}" for rouge in ROUGE_TYPES))
+def score_table(scores):
+    """Return the lines of a table of ``score``: F1 × 100 with its 95% interval, p under the differences."""
+    lines = [f"{'':17}" + "".join(f"{rouge:<25}" for rouge in ROUGE_TYPES)]
     for group, systems in scores.items():
-        print(f"{group}, {systems['rows']:,} rows")
-        for name, row in systems.items():
-            if name == "rows":
-                continue
-            sign = "+" if name == "difference" else ""
+        lines.append(f"{group}, {systems['rows']:,} rows")
+        for name in [name for name in systems if name != "rows"]:
+            row, sign = systems[name], "+" if name == "difference" else ""
             cells = [f"{row[r]['f1']:{sign}6.2f} [{row[r]['low']:.2f}, {row[r]['high']:.2f}]" for r in ROUGE_TYPES]
-            print(f"  {name:<14}" + "".join(f"{cell:<25}" for cell in cells))
+            lines.append(f"  {name:<14}" + "".join(f"{cell:<25}" for cell in cells))
             if name == "difference":
                 cells = [f"p = {row[r]['p']:.3f}" + (" (n. s.)" if row[r]["p"] > 0.05 else "") for r in ROUGE_TYPES]
-                print(f"{'':17}" + "".join(f"{cell:<25}" for cell in cells))
+                lines.append(f"{'':17}" + "".join(f"{cell:<25}" for cell in cells))
+    return [line.rstrip() for line in lines]
+
+
+def print_scores(scores, title):
+    """Print the table of ``score``."""
+    print(f"\n{title}: ROUGE F1 × 100 [95% interval]", *score_table(scores), sep="\n")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -430,10 +428,21 @@ def write_results(folder, args, scores, **measured):
         "arguments": vars(args),
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
         "scores": scores,
-        **{name: round(value, 3) if math.isfinite(value) else None for name, value in measured.items()},
+        **measured,
     }
-    text = json.dumps(results, indent=2, ensure_ascii=False)
-    (Path(folder) / "results.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_model(args, tokenizer, model, scores, **measured):
+    """Write model, tokenizer, results.json and model card to ``--output-dir`` and push them if asked to."""
+    with new_files(args.output_dir) as folder:
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+        write_results(folder, args, scores, **measured)
+        write_model_card(folder, args, scores)
+    print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
+    if args.push_to_hub:
+        push_to_hub(args.output_dir, args.push_to_hub)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -489,11 +498,6 @@ def write_model_card(folder, args, scores):
     )
     lines = ["---", data.to_yaml(), "---", "", f"# {Path(args.output_dir).name}", ""]
     lines += [f"{args.model} fine-tuned on {dataset} to write the title of a review.", ""]
-    lines += ["## Scores on validation (ROUGE F1 × 100 [95% interval])", ""]
-    lines += ["| | rows | " + " | ".join(ROUGE_TYPES) + " |", "|---" * (2 + len(ROUGE_TYPES)) + "|"]
-    for language, systems in scores.items():
-        for name in ("model", "lead-3"):
-            cells = [f"{row['f1']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in systems[name].values()]
-            lines.append(f"| {language}, {name} | {systems['rows']} | " + " | ".join(cells) + " |")
+    lines += ["## Scores on validation (ROUGE F1 × 100 [95% interval])", "", "```", *score_table(scores), "```"]
     lines += ["", "## Hyperparameters", "", *(f"- {name}: {value}" for name, value in vars(args).items()), ""]
     (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -10,7 +10,8 @@ Chapter section: "Using your fine-tuned model".
 
 Reads   the folder --model (results/<preset>-trainer; train_trainer.py runs first if it is missing) or a
         Hub id; --input as CSV or JSONL with a column review_body, or TXT with a review a line
-Writes  summaries to the screen or, for each row of --input in its order, to --output
+Writes  summaries to the screen or, for each row of --input in its order, to --output; the scores of
+        --split to the screen and, as JSON, to --output
 Takes   seconds on the sample; expect the scores that the training script printed
 """
 
@@ -87,6 +88,16 @@ def read_reviews(file, column):
     return rows
 
 
+def write(file, text):
+    """Write ``text`` to ``file``, whole or not at all."""
+    try:
+        Path(f"{file}.new").write_text(text, encoding="utf-8")
+        os.replace(f"{file}.new", file)
+    except OSError as error:
+        fail(f"cannot write --output {file}: {error.strerror}; free space or name another file")
+    print(f"Written to {file}")
+
+
 def print_summary(review, title, summary):
     print(f"\n'>>> Review: {review}'")
     if title is not None:
@@ -96,8 +107,8 @@ def print_summary(review, title, summary):
 
 def main():
     args = parse_args(__doc__, DEFAULTS, positional="text")
-    if args.output and not args.input:
-        fail("--output needs --input FILE")
+    if args.output and not (args.input or args.split):
+        fail("--output needs --input FILE or --split")
 
     # 1. What to summarize
     rows = read_reviews(args.input, args.text_column) if args.input else []
@@ -108,7 +119,7 @@ def main():
     # 2. The model
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         run_stage("train_trainer.py", args.model, "--preset", args.preset)
-    tokenizer, model = load_checkpoint(args.model)
+    tokenizer, model = load_checkpoint(args)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     # 3. Summaries
@@ -118,21 +129,18 @@ def main():
             for row, summary in zip(rows, summaries, strict=True):
                 print_summary(row[args.text_column], None, summary)
             return
-        lines = [json.dumps(row | {"summary": summary}, ensure_ascii=False) + "\n"
-                 for row, summary in zip(rows, summaries, strict=True)]  # fmt: skip
-        try:
-            Path(f"{args.output}.new").write_text("".join(lines), encoding="utf-8")
-            os.replace(f"{args.output}.new", args.output)
-        except OSError as error:
-            fail(f"cannot write --output {args.output}: {error.strerror}")
-        print(f"{len(rows):,} summaries in {args.output}")
+        rows = [row | {"summary": summary} for row, summary in zip(rows, summaries, strict=True)]
+        write(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     elif texts:
         for text, summary in zip(texts, generate_summaries(tokenizer, model, texts, args.batch_size), strict=True):
             print_summary(text, None, summary)
     elif args.split:
         books = load_prepared(args, args.split)[args.split]
         summaries = generate_summaries(tokenizer, model, list(books["review_body"]), args.batch_size)
-        print_scores(compare_with_lead_3(summaries, books, args.rouge), args.split)
+        scores = compare_with_lead_3(summaries, books, args.rouge)
+        print_scores(scores, args.split)
+        if args.output:
+            write(args.output, json.dumps(scores, indent=2) + "\n")
     else:
         books = load_prepared(args, "test")["test"]
         languages = list(books["language"])

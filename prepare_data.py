@@ -53,13 +53,13 @@ def find_files(dataset):
         return [str(path)]
     if path.is_dir():
         files = sorted(str(file) for file in path.rglob("*"))
-    elif path.suffix or len(path.parts) != 2:
+    elif loader_of(dataset) or len(path.parts) != 2:
         fail(f"--dataset {dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
     else:
         check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
         try:
             files = HfApi().list_repo_files(dataset, repo_type="dataset")
-        except Exception as error:  # no network, no such repository, no permission
+        except Exception as error:  # no such repository, no permission
             reason = str(error).strip().split("\n")[0]
             fail(f"cannot reach the Hub data set {dataset} ({reason}); for local files use --dataset PATH")
         files = [f"hf://datasets/{dataset}/{file}" for file in files]
@@ -91,6 +91,7 @@ def load_reviews(args, language):
         names = ", ".join(file for split in files.values() for file in split)
         fail(f"cannot read {names}: {error}; save it as UTF-8 text, one review a row")
 
+    reviews = DatasetDict({split: reviews[split] for split in ("train", "validation", "test") if split in reviews})
     for split, rows in reviews.items():
         wanted = {args.text_column: "review_body", args.title_column: "review_title"}
         if args.categories:
@@ -100,30 +101,27 @@ def load_reviews(args, language):
                 fail(f"{files[split][0]} has no column {column!r} but {rows.column_names}; "
                      "see --text-column, --title-column and --categories")  # fmt: skip
         rows = rows.rename_columns({old: new for old, new in wanted.items() if old != new})
-        if "language" in rows.column_names:
-            rows = rows.filter(
-                lambda codes: [code == language for code in codes], input_columns="language", batched=True
-            )
-        elif len(args.languages) > 1 and not any(language in words[file] for file in words):
-            fail(f"{files[split][0]} has no column 'language'; name one language with --languages")
-        else:
+        if "language" not in rows.column_names:
+            if len(args.languages) > 1 and not any(language in words[file] for file in words):
+                fail(f"{files[split][0]} has no column 'language'; name one language with --languages")
             rows = rows.add_column("language", [language] * len(rows))
-        for row, body in enumerate(rows["review_body"], start=1):
-            if not (body or "").strip():
+        for row, (body, code) in enumerate(zip(rows["review_body"], rows["language"], strict=True), start=1):
+            if code == language and not (body or "").strip():
                 fail(f"{files[split][0]}: row {row} has an empty {args.text_column}; fill or remove it")
+        rows = rows.filter(lambda codes: [code == language for code in codes], input_columns="language", batched=True)
         reviews[split] = rows
     return reviews
 
 
 def show_samples(reviews, seed, num_samples=3):
-    """Print a few random titles and reviews of the training split."""
+    """Print a few random titles and reviews of the first split."""
     rows = next(iter(reviews.values()))
     for example in rows.shuffle(seed=seed).select(range(min(num_samples, len(rows)))):
         print(f"\n'>> Title: {example['review_title']}'\n'>> Review: {example['review_body']}'")
 
 
 def count_categories(reviews):
-    """Count the product categories of the training split, a batch in memory at a time."""
+    """Count the product categories of the first split, a batch in memory at a time."""
     counts = Counter()
     for batch in next(iter(reviews.values())).select_columns("product_category").iter(batch_size=10_000):
         counts.update(batch["product_category"])

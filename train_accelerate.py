@@ -29,21 +29,17 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from common import (
     ROUGE_TYPES,
-    checkpoint_path,
     compare_with_lead_3,
     create_repo,
     load_checkpoint,
     load_prepared,
-    new_files,
     parse_args,
     print_epoch,
     print_scores,
-    push_to_hub,
     rouge_rows,
+    save_model,
     summed_loss,
     tokenize,
-    write_model_card,
-    write_results,
 )
 
 SHARED = {
@@ -81,7 +77,7 @@ def main():
     books = load_prepared(args, "train", "validation")
 
     # 2. Checkpoint
-    tokenizer, model = load_checkpoint(checkpoint_path(args))
+    tokenizer, model = load_checkpoint(args)
 
     # 3. Tokenize
     tokenized_datasets = tokenize(books, tokenizer)
@@ -144,8 +140,7 @@ def main():
         while step < max_steps and (step_batches := list(islice(batches, args.gradient_accumulation_steps))):
             # Differs from the chapter: each label token of an optimizer step weighs the same, however the
             # step is cut into batches and processes.
-            num_items = sum((batch["labels"] != -100).sum() for batch in step_batches)
-            num_items = accelerator.reduce(num_items)
+            num_items = accelerator.reduce(sum((batch["labels"] != -100).sum() for batch in step_batches))
             for batch in step_batches:
                 labels = batch.pop("labels")
                 last = batch is step_batches[-1]
@@ -179,6 +174,7 @@ def main():
             kept.remove(old)
             if accelerator.is_main_process:
                 shutil.rmtree(old)
+
         # Push while the next epoch trains, unless the last upload still runs
         if args.push_to_hub and accelerator.is_main_process and (upload is None or upload.done()):
             tokenizer.save_pretrained(checkpoints / "upload")
@@ -190,9 +186,9 @@ def main():
                 run_as_future=True,
             )
     progress_bar.close()
+    seconds = time.time() - started
     if upload:
         wait([upload])  # whether it failed does not matter: the best model is pushed below
-    seconds = time.time() - started
 
     # 6. Score the best model against lead-3
     accelerator.load_state(best_checkpoint)
@@ -202,19 +198,12 @@ def main():
         scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=args.rouge == "language")
         print_scores(scores, "validation")
 
-        # 7. Save
+        # 7. Save and push
         tokens = sum(sampler.lengths) * step / steps_per_epoch
-        with new_files(args.output_dir) as folder:
-            write_model_card(folder, args, scores)
-            tokenizer.save_pretrained(folder)
-            accelerator.unwrap_model(model).save_pretrained(folder)
-            write_results(
-                folder, args, scores,
-                processes=accelerator.num_processes, train_seconds=seconds, tokens_per_second=tokens / seconds,
-            )  # fmt: skip
-        if args.push_to_hub:
-            push_to_hub(args.output_dir, args.push_to_hub)
-        print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
+        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds}
+        save_model(
+            args, tokenizer, accelerator.unwrap_model(model), scores, processes=accelerator.num_processes, **measured
+        )
     accelerator.end_training()
 
 

@@ -22,21 +22,17 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from common import (
     ROUGE_TYPES,
-    checkpoint_path,
     compare_with_lead_3,
     create_repo,
     load_checkpoint,
     load_prepared,
-    new_files,
     parse_args,
     print_epoch,
     print_scores,
-    push_to_hub,
     rouge_rows,
+    save_model,
     summed_loss,
     tokenize,
-    write_model_card,
-    write_results,
 )
 
 SHARED = {
@@ -99,7 +95,7 @@ def main():
     books = load_prepared(args, "train", "validation")
 
     # 2. Checkpoint
-    tokenizer, model = load_checkpoint(checkpoint_path(args))
+    tokenizer, model = load_checkpoint(args)
 
     # 3. Tokenize
     tokenized_datasets = tokenize(books, tokenizer)
@@ -165,19 +161,10 @@ def main():
         scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=True)
         print_scores(scores, "validation")
 
-        # 7. Save
+        # 7. Save and push
         tokens = sum(tokenized_datasets["train"]["length"]) * trainer.state.epoch
-        with new_files(args.output_dir) as folder:
-            write_model_card(folder, args, scores)
-            tokenizer.save_pretrained(folder)
-            model.save_pretrained(folder)
-            write_results(
-                folder, args, scores,
-                processes=trainer.args.world_size, train_seconds=seconds, tokens_per_second=tokens / seconds,
-            )  # fmt: skip
-        if args.push_to_hub:
-            push_to_hub(args.output_dir, args.push_to_hub)
-        print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
+        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds}
+        save_model(args, tokenizer, model, scores, processes=trainer.args.world_size, **measured)
     trainer.accelerator.end_training()
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 SLICE = {"train": 300, "validation": 75, "test": 75}  # rows a language, before the filters
 
 
-def run(*command, processes=1, check=True, **environment):
+def run(*command, processes=1, check=True, stdin=None, **environment):
     """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed."""
     if processes == 1:
         command = [sys.executable, *map(str, command)]
@@ -22,7 +22,7 @@ def run(*command, processes=1, check=True, **environment):
                    "--standalone", *map(str, command)]  # fmt: skip
         environment["ACCELERATE_USE_CPU"] = "true"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, env=environment, input=stdin, capture_output=True, text=True)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result

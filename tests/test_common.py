@@ -2,6 +2,7 @@
 
 import random
 import string
+import time
 
 import numpy as np
 import pytest
@@ -128,6 +129,12 @@ def test_bootstrap_is_seeded_and_sees_no_difference_where_there_is_none():
     values = np.array([[1.0], [-1.0]] * 50)
     assert bootstrap(values)[2] > 0.5
     assert all(np.array_equal(a, b) for a, b in zip(bootstrap(values), bootstrap(values), strict=True))
+
+
+def test_bootstrap_of_5000_rows_takes_less_than_a_second():
+    values, started = np.random.default_rng(1).random((5000, len(ROUGE_TYPES))), time.perf_counter()
+    bootstrap(values)
+    assert time.perf_counter() - started < 1
 
 
 def test_an_insignificant_difference_is_printed_as_such(capsys):

@@ -118,6 +118,7 @@ def test_no_summary_has_a_sentinel_even_if_the_model_likes_them(hub, reviews, tm
 
 @pytest.mark.parametrize(("token", "broken", "words"), [
     ("hf_refused", False, ["cannot push to user/refused", "hf auth login"]),
+    ("", False, ["cannot push to user/refused", "hf auth login"]),
     (Hub.token, True, ["is safe in", "hf upload user/broken"]),
 ])  # fmt: skip
 def test_a_push_that_fails_loses_nothing(hub, amazon, token, broken, words, tmp_path):
