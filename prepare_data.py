@@ -12,6 +12,7 @@ Writes  data/prepared/<preset>/, a DatasetDict to open with datasets.load_from_d
 Takes   about 15 seconds for the sample
 """
 
+import io
 import json
 import os
 import re
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from datasets import DatasetDict, concatenate_datasets, load_dataset
 from huggingface_hub import HfApi
+from sentencepiece import SentencePieceTrainer
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration, T5Tokenizer, set_seed
 
 from common import ROOT, check_hub, fail, load, new_files, parse_args
@@ -167,11 +169,19 @@ def draw_word_counts(before, after, path):
 def make_tiny_checkpoint(reviews, seed, folder):
     """Save a small mT5 with random weights and a Unigram tokenizer learned from the training split."""
 
-    def texts():
-        for batch in reviews["train"].iter(batch_size=1_000):
-            yield batch["review_body"] + batch["review_title"]
-
-    tokenizer = T5Tokenizer(extra_ids=0).train_new_from_iterator(texts(), vocab_size=4_000)
+    texts = (
+        text
+        for batch in reviews["train"].iter(batch_size=1_000)
+        for text in batch["review_body"] + batch["review_title"]
+    )
+    written = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=texts, model_writer=written, vocab_size=4_000, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    folder.mkdir()
+    (folder / "spiece.model").write_bytes(written.getvalue())
+    tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
     set_seed(seed)
     config = MT5Config(
         vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=1, num_decoder_layers=1,

@@ -70,6 +70,14 @@ def test_prepare_data_keeps_the_books_with_long_titles(prepared, reviews):
     assert (folder / "title_lengths.png").stat().st_size > 10_000
 
 
+def test_prepare_data_twice_gives_the_same_bytes(prepared, reviews, tmp_path):
+    run("prepare_data.py", "--dataset", reviews, "--data", tmp_path / "again")
+    for folder in ("train", "tiny-mt5"):
+        for path in (prepared[0] / folder).iterdir():
+            if path.name != "state.json":  # holds datasets' fingerprint
+                assert path.read_bytes() == (tmp_path / "again" / folder / path.name).read_bytes(), path
+
+
 # ---- baseline.py -------------------------------------------------------------------------------
 
 
