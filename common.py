@@ -86,6 +86,11 @@ def fail(message):
     sys.exit(2)
 
 
+def first_line(error):
+    """Return what an exception of a library says first; the rest is for its developers."""
+    return str(error).strip().split("\n")[0][:200]
+
+
 def parse_args(doc, defaults, positional=None):
     """Read the flags of a script, print its first line and return an ``argparse.Namespace``.
 
@@ -186,8 +191,9 @@ def load(auto_class, name, **options):
     try:
         return auto_class.from_pretrained(name, **options)
     except Exception as error:  # the libraries raise anything from OSError to KeyError here
-        reason = str(error).strip().split("\n")[0][:200]
-        fail(f"cannot load --model {name}: {reason}; name a folder that a training script wrote or a Hub id")
+        fail(
+            f"cannot load --model {name}: {first_line(error)}; name a folder that a training script wrote or a Hub id"
+        )
 
 
 def load_checkpoint(args):
@@ -461,7 +467,7 @@ def create_repo(repo):
     try:
         HfApi().create_repo(repo, exist_ok=True)
     except Exception as error:  # no token, a refused one, no permission, a bad name
-        fail(f"cannot push to {repo}: {str(error).strip().split(chr(10))[0]}; log in with `hf auth login`")
+        fail(f"cannot push to {repo}: {first_line(error)}; log in with `hf auth login`")
 
 
 def push_to_hub(folder, repo):
@@ -470,8 +476,7 @@ def push_to_hub(folder, repo):
         HfApi().upload_folder(repo_id=repo, folder_path=folder, ignore_patterns="checkpoints/*",
                               commit_message="Training complete")  # fmt: skip
     except Exception as error:  # the Hub may fail in any way
-        reason = str(error).strip().split("\n")[0]
-        fail(f"the model is safe in {folder}, but not pushed ({reason}); later: "
+        fail(f"the model is safe in {folder}, but not pushed ({first_line(error)}); later: "
              f"hf upload {repo} {folder} . --exclude 'checkpoints/*'")  # fmt: skip
     print(f"Pushed to {ENDPOINT}/{repo}")
 

@@ -19,7 +19,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import datasets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from huggingface_hub import HfApi
 from sentencepiece import SentencePieceTrainer
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration, T5Tokenizer, set_seed
 
-from common import ROOT, check_hub, fail, load, new_files, parse_args
+from common import ROOT, check_hub, fail, first_line, load, new_files, parse_args
 
 SHARED = {
     "data": "data/prepared/{preset}",
@@ -62,8 +61,7 @@ def find_files(dataset):
         try:
             files = HfApi().list_repo_files(dataset, repo_type="dataset")
         except Exception as error:  # no such repository, no permission
-            reason = str(error).strip().split("\n")[0]
-            fail(f"cannot reach the Hub data set {dataset} ({reason}); for local files use --dataset PATH")
+            fail(f"cannot reach the Hub data set {dataset} ({first_line(error)}); for local files use --dataset PATH")
         files = [f"hf://datasets/{dataset}/{file}" for file in files]
     files = [file for file in files if loader_of(file)]
     return files or fail(f"--dataset {dataset} holds no CSV, JSON, JSONL or Parquet file")
@@ -74,9 +72,9 @@ def loader_of(file):
     return LOADERS.get(Path(file.removesuffix(".gz")).suffix[1:])
 
 
-def load_reviews(args, language):
-    """Return the ``DatasetDict`` of one language, with the columns review_body and review_title."""
-    words = {file: re.split(r"[\W_]+", file.split(args.dataset)[-1].lower()) for file in find_files(args.dataset)}
+def load_reviews(args, found, language):
+    """Return the ``DatasetDict`` of one language from the files ``found``, with the columns review_body and review_title."""
+    words = {file: re.split(r"[\W_]+", file.split(args.dataset)[-1].lower()) for file in found}
     if any(code in words[file] for code in args.languages for file in words):  # else a column says the language
         words = {file: words[file] for file in words if language in words[file]}
     files = {}
@@ -168,7 +166,6 @@ def draw_word_counts(before, after, path):
 
 def make_tiny_checkpoint(reviews, seed, folder):
     """Save a small mT5 with random weights and a Unigram tokenizer learned from the training split."""
-
     texts = (
         text
         for batch in reviews["train"].iter(batch_size=1_000)
@@ -206,7 +203,8 @@ def main():
     args = parse_args(__doc__, DEFAULTS)
 
     # 1. Load each language and look at it
-    corpus = {language: load_reviews(args, language) for language in args.languages}
+    found = find_files(args.dataset)
+    corpus = {language: load_reviews(args, found, language) for language in args.languages}
     for language, reviews in corpus.items():
         print(f"\n=== {language} ===\n{reviews}")
         show_samples(reviews, args.seed)
@@ -261,7 +259,8 @@ def main():
         print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
 
         # 6. Save
-        (folder / "arguments.json").write_text(json.dumps(vars(args), indent=2, ensure_ascii=False) + "\n")
+        arguments = json.dumps(vars(args), indent=2, ensure_ascii=False) + "\n"
+        (folder / "arguments.json").write_text(arguments, encoding="utf-8")
         draw_word_counts(before, after, folder / "title_lengths.png")
         books.save_to_disk(folder)
     print(f"\n{'rows in ' + args.data:<32}" + "".join(f"{language:>9}" for language in args.languages))
@@ -271,5 +270,4 @@ def main():
 
 
 if __name__ == "__main__":
-    datasets.disable_progress_bars() if os.environ.get("RANK", "0") != "0" else None
     main()
