@@ -2,11 +2,14 @@
 
 import argparse
 import functools
+import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import unicodedata
@@ -29,6 +32,7 @@ from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
+from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -64,6 +68,8 @@ FLAGS = {  # what argparse is told of each flag; the defaults stand in the scrip
     "weight_decay": {"type": float, "metavar": "RATE"},
     "gradient_accumulation_steps": {"type": int, "metavar": "N", "help": "batches an optimizer step"},
     "max_steps": {"type": int, "metavar": "N", "help": "stop after so many optimizer steps; -1: never"},
+    "save_steps": {"type": int, "metavar": "N", "help": "save every N steps; 0: after each epoch only"},
+    "resume": {"action": "store_true", "help": "continue from the newest complete checkpoint"},
     "seed": {"type": int, "metavar": "N", "help": "of shuffling, dropout and random weights"},
     "rouge": {"choices": ["language", "chapter"], "help": "stems and splits by language, or as the chapter"},
     "push_to_hub": {"metavar": "REPO", "help": "Hub repository (user/name) to push the model to"},
@@ -84,6 +90,12 @@ def fail(message):
     if os.environ.get("RANK", "0") == "0":
         print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def print_main(message):
+    """Print on the main process only, past the progress bars."""
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(message, file=sys.stderr)
 
 
 def first_line(error):
@@ -115,9 +127,14 @@ def parse_args(doc, defaults, positional=None):
         if getattr(args, flag, 1) <= 0:
             fail(f"--{flag.replace('_', '-')} must be above 0")
     other = next(name for name in PRESETS if name != preset)
-    if os.environ.get("RANK", "0") == "0":
-        print(f"Preset {preset}: {PRESETS[preset]}. (--preset {other}: {PRESETS[other]}.)", file=sys.stderr)
+    print_main(f"Preset {preset}: {PRESETS[preset]}. (--preset {other}: {PRESETS[other]}.)")
     return args
+
+
+def write(file, text):
+    """Write ``text`` to ``file``, whole or not at all."""
+    Path(f"{file}.new").write_text(text, encoding="utf-8")
+    os.replace(f"{file}.new", file)
 
 
 @contextmanager
@@ -236,14 +253,152 @@ def tokenize(books, tokenizer):
         )
 
 
-def summed_loss(outputs, labels, num_items_in_batch=None):
+class LengthGroupedSampler(Sampler):
+    """Order the rows of an epoch so that those of one optimizer step have about the same length.
+
+    ``step_rows`` is batch size × batches a step × processes: however a step is cut, it has the same rows.
+    The few rows that fill no whole step are left out, others in each epoch.
+    """
+
+    def __init__(self, rows, step_rows, seed):
+        if len(rows) < step_rows:
+            fail(f"the training split has {len(rows)} rows, one step takes {step_rows}; lower --batch-size")
+        self.lengths = rows.with_format("numpy")["length"][:]
+        self.step_rows, self.seed, self.epoch = step_rows, seed, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.lengths) // self.step_rows * self.step_rows
+
+    def __iter__(self):
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))[: len(self)]
+        for start in range(0, len(order), 50 * self.step_rows):  # sort within 50 steps: all else stays random
+            part = order[start : start + 50 * self.step_rows]
+            part[:] = part[np.argsort(-self.lengths[part], kind="stable")]
+        for step in rng.permutation(order.reshape(-1, self.step_rows)):
+            yield from step.tolist()
+
+
+def summed_loss(outputs, labels, num_items_in_batch):
     """Sum the cross entropy and divide by the label tokens of the whole optimizer step.
 
     The model's own loss is a mean over its batch; a mean of means weighs short titles too much, and
     with mT5 the Trainer does not even divide it by the number of batches.
     """
     loss = cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-    return loss / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+    return loss / num_items_in_batch
+
+
+def row_losses(outputs, labels):
+    """Return each row's summed cross entropy and its number of label tokens, shape (rows, 2).
+
+    Summed over all rows, first / second is the evaluation loss, however the rows came in batches.
+    """
+    losses = cross_entropy(outputs.logits.float().transpose(1, 2), labels, reduction="none")  # 0 for label -100
+    return torch.stack([losses.sum(dim=1), (labels != -100).sum(dim=1)], dim=1)
+
+
+# ------------------------------------------------------------------------------------------------
+# Checkpoints
+# ------------------------------------------------------------------------------------------------
+
+
+def mixed_precision():
+    """Return "bf16" where the device has it, else "no"; mT5's activations exceed what fp16 can hold."""
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
+        fail(
+            "--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out, bf16 is chosen by itself"
+        )
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+
+
+def check_finite(step, loss, grad_norm):
+    """End the run if a step's loss or gradients are not finite: its weights are lost."""
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        fail(f"loss {loss}, gradient norm {grad_norm} at step {step}; begin anew with a lower --learning-rate")
+
+
+def describe_run(args, books, tokenizer, processes):
+    """Return what a resumed run must have in common with the run that wrote the checkpoint."""
+    corpus, vocabulary = hashlib.sha256(), json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    for rows in books.values():
+        for file in rows.cache_files:
+            with open(file["filename"], "rb") as content:
+                corpus.update(hashlib.file_digest(content, "sha256").digest())
+    run = {"preset": args.preset, "model": args.model, "corpus": corpus.hexdigest()[:12]}
+    run |= {"vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:12], "processes": processes}
+    free = ("data", "output_dir", "push_to_hub", "save_steps", "resume")  # may change
+    return run | {name: value for name, value in vars(args).items() if name not in free}
+
+
+def complete_checkpoints(args):
+    """Return the checkpoints of ``--output-dir`` that are whole (run.json is written last), oldest first."""
+    whole = [path.parent for path in Path(args.output_dir, "checkpoints").glob("checkpoint-*/run.json")]
+    return sorted(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def read_run(checkpoint):
+    return json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
+
+
+def find_checkpoint(args, run):
+    """Return the checkpoint to resume from, or None for a new run; remove what neither needs."""
+    with PartialState().main_process_first():
+        whole = complete_checkpoints(args)
+        written = read_run(whole[-1]) if whole else None
+        if args.resume and whole:
+            for name, value in run.items():
+                if (old := written["run"].get(name)) != value:
+                    fail(f"--resume: {whole[-1]} was written with {name} {old}, this run has {name} {value}; "
+                         "give the same, or another --output-dir without --resume")  # fmt: skip
+            print_main(f"Resuming from {whole[-1]}, step {written['step']} of {written['max_steps']}")
+        elif whole and written["step"] < written["max_steps"]:
+            fail(f"{args.output_dir} holds a run that stopped at step {written['step']} of {written['max_steps']}; "
+                 f"go on with --resume, or delete {whole[-1].parent}")  # fmt: skip
+        elif args.resume:
+            print_main(f"No complete checkpoint in {args.output_dir}: training from the beginning")
+        checkpoint = whole[-1] if args.resume and whole else None
+        if PartialState().is_main_process:
+            for path in Path(args.output_dir, "checkpoints").glob("checkpoint-*"):
+                if not (checkpoint and path in whole):  # of an earlier run, or torn
+                    shutil.rmtree(path)
+    return checkpoint
+
+
+@contextmanager
+def new_checkpoint(folder, run, **state):
+    """Write a checkpoint in the block, then run.json, which says that it is whole."""
+    try:
+        yield
+        PartialState().wait_for_everyone()  # each process has written its random states
+        if PartialState().is_main_process:
+            write(folder / "run.json", json.dumps({"run": run, **state}))
+        PartialState().wait_for_everyone()
+    except Exception as error:  # torch and safetensors have exceptions of their own for a full disk
+        shutil.rmtree(folder, ignore_errors=True)
+        fail(f"cannot write {folder}: {first_line(error)}; the checkpoints before it are whole: free space, "
+             "then go on with --resume")  # fmt: skip
+
+
+def save_on_signal(accelerator):
+    """Let Ctrl-C and SIGTERM set the trigger that a training asks for after each step."""
+
+    def set_trigger(number, frame):
+        print_main("Stopping: saving after this step")
+        accelerator.set_trigger()
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the run at once
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, set_trigger)
+
+
+def stop(checkpoint):
+    """End a run that a signal stopped, as the shell expects it, and say how to go on."""
+    print_main(f"Stopped; saved in {checkpoint}. Go on with the same command and --resume")
+    sys.exit(128 + signal.SIGINT)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -422,9 +577,10 @@ def print_scores(scores, title):
 # ------------------------------------------------------------------------------------------------
 
 
-def print_epoch(epoch, loss, scores):
+def print_epoch(epoch, loss, eval_loss, scores):
     """Print the one line of an epoch, past the progress bars; ``scores`` are means of F1 × 100."""
-    tqdm.write(f"epoch {epoch:2}  loss {loss:.3f}  " + "  ".join(f"{name} {scores[name]:5.2f}" for name in scores))
+    scores = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
+    tqdm.write(f"epoch {epoch:2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {scores}")
 
 
 def write_results(folder, args, scores, **measured):
@@ -439,12 +595,18 @@ def write_results(folder, args, scores, **measured):
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_model(args, tokenizer, model, scores, **measured):
-    """Write model, tokenizer, results.json and model card to ``--output-dir`` and push them if asked to."""
+def save_model(args, tokenizer, model, scores, log, **measured):
+    """Write model, tokenizer, results.json, log.csv and model card to ``--output-dir`` and push them if asked to.
+
+    ``log`` has a dictionary with step, loss (a label token), grad_norm (before clipping) and learning_rate a step.
+    """
     with new_files(args.output_dir) as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)
         write_results(folder, args, scores, **measured)
+        columns = ("step", "loss", "grad_norm", "learning_rate")
+        rows = [",".join(columns)] + [",".join(str(row[column]) for column in columns) for row in log]
+        (folder / "log.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
         write_model_card(folder, args, scores)
     print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
     if args.push_to_hub:

@@ -17,7 +17,6 @@ Takes   seconds on the sample; expect the scores that the training script printe
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from common import (
     parse_args,
     print_scores,
     run_stage,
+    write,
 )
 
 SHARED = {
@@ -88,11 +88,9 @@ def read_reviews(file, column):
     return rows
 
 
-def write(file, text):
-    """Write ``text`` to ``file``, whole or not at all."""
+def write_output(file, text):
     try:
-        Path(f"{file}.new").write_text(text, encoding="utf-8")
-        os.replace(f"{file}.new", file)
+        write(file, text)
     except OSError as error:
         fail(f"cannot write --output {file}: {error.strerror}; free space or name another file")
     print(f"Written to {file}")
@@ -130,7 +128,7 @@ def main():
                 print_summary(row[args.text_column], None, summary)
             return
         rows = [row | {"summary": summary} for row, summary in zip(rows, summaries, strict=True)]
-        write(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_output(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     elif texts:
         for text, summary in zip(texts, generate_summaries(tokenizer, model, texts, args.batch_size), strict=True):
             print_summary(text, None, summary)
@@ -140,7 +138,7 @@ def main():
         scores = compare_with_lead_3(summaries, books, args.rouge)
         print_scores(scores, args.split)
         if args.output:
-            write(args.output, json.dumps(scores, indent=2) + "\n")
+            write_output(args.output, json.dumps(scores, indent=2) + "\n")
     else:
         books = load_prepared(args, "test")["test"]
         languages = list(books["language"])

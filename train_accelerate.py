@@ -7,7 +7,8 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # two processes on a CPU
 
 Reads   data/prepared/<preset>/ (made if it is missing) and the checkpoint --model
-Writes  results/<preset>-accelerate/: model, tokenizer, results.json; in checkpoints/ the best and the last
+Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv (loss and gradient norm of each
+        step); in checkpoints/ the best and the last two, from which --resume goes on
 Takes   about two minutes for the sample on two cores; expect rouge1 about 50, lead-3 about 20
 """
 
@@ -25,19 +26,30 @@ from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, get_scheduler, set_seed
-from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from common import (
     ROUGE_TYPES,
+    LengthGroupedSampler,
+    check_finite,
     compare_with_lead_3,
+    complete_checkpoints,
     create_repo,
+    describe_run,
+    find_checkpoint,
     load_checkpoint,
     load_prepared,
+    mixed_precision,
+    new_checkpoint,
     parse_args,
     print_epoch,
+    print_main,
     print_scores,
+    read_run,
     rouge_rows,
+    row_losses,
     save_model,
+    save_on_signal,
+    stop,
     summed_loss,
     tokenize,
 )
@@ -47,6 +59,8 @@ SHARED = {
     "output_dir": "results/{preset}-accelerate",
     "gradient_accumulation_steps": 1,
     "max_steps": -1,
+    "save_steps": 0,
+    "resume": False,
     "seed": 42,
     "rouge": "language",
     "push_to_hub": None,
@@ -65,9 +79,8 @@ DEFAULTS = {
 
 def main():
     args = parse_args(__doc__, {preset: {**DEFAULTS[preset], **SHARED} for preset in DEFAULTS})
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()  # mT5 overflows in fp16
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
-    accelerator.print(f"{accelerator.num_processes} process(es) on {accelerator.device.type}")
+    accelerator = Accelerator(mixed_precision=mixed_precision())
+    print_main(f"{accelerator.num_processes} process(es) on {accelerator.device.type}")
     set_seed(args.seed)
 
     if args.push_to_hub and accelerator.is_main_process:
@@ -82,23 +95,25 @@ def main():
     # 3. Tokenize
     tokenized_datasets = tokenize(books, tokenizer)
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    sampler = DistributedLengthGroupedSampler(
-        args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes,
-        lengths=list(tokenized_datasets["train"]["length"]), num_replicas=1, rank=0, seed=args.seed,
-    )  # fmt: skip
+    step_rows = args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    sampler = LengthGroupedSampler(tokenized_datasets["train"], step_rows, args.seed)
     tokenized_datasets = tokenized_datasets.remove_columns("length")
     train_dataloader = DataLoader(
-        tokenized_datasets["train"], args.batch_size, sampler=sampler, collate_fn=data_collator
-    )
+        tokenized_datasets["train"], args.batch_size, sampler=sampler, collate_fn=data_collator,
+        generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
+    )  # fmt: skip
     eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
 
     # 4. Metric
     rows = books["validation"]
 
-    def generate_summaries():
-        summaries = []
+    def evaluate():
+        """Return the summaries of the validation rows in their order and the loss of a label token."""
+        summaries, losses = [], []
         for batch in tqdm(eval_dataloader, "Evaluate", leave=False, disable=not accelerator.is_main_process):
-            with torch.no_grad():
+            labels = batch.pop("labels")
+            with torch.no_grad(), accelerator.autocast():
+                batch_losses = row_losses(model(**batch), labels)
                 generated_tokens = accelerator.unwrap_model(model).generate(
                     batch["input_ids"], attention_mask=batch["attention_mask"]
                 )
@@ -106,13 +121,16 @@ def main():
             generated_tokens = accelerator.pad_across_processes(
                 generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
             )
-            generated_tokens = accelerator.gather_for_metrics(generated_tokens)
+            generated_tokens, batch_losses = accelerator.gather_for_metrics((generated_tokens, batch_losses))
             summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-        return summaries
+            losses.append(batch_losses)
+        loss, label_tokens = torch.cat(losses).sum(dim=0, dtype=torch.double).tolist()
+        return summaries, loss / label_tokens
 
     # 5. Train
-    decay = [weights for name, weights in model.named_parameters() if "norm" not in name]
-    no_decay = [weights for name, weights in model.named_parameters() if "norm" in name]
+    decay, no_decay = [], []
+    for name, weights in model.named_parameters():
+        (no_decay if "norm" in name or "bias" in name else decay).append(weights)
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": args.weight_decay}, {"params": no_decay, "weight_decay": 0.0}],
         lr=args.learning_rate,
@@ -121,59 +139,83 @@ def main():
     model, optimizer, train_dataloader, eval_dataloader = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader
     )
-    steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+    steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
     max_steps = args.max_steps if args.max_steps > 0 else args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
     accelerator.register_for_checkpointing(lr_scheduler)
 
-    checkpoints = Path(args.output_dir) / "checkpoints"
-    if accelerator.is_main_process:
-        shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run
-    best_score, best_checkpoint, kept, upload = -1, None, [], None
-    step, started = 0, time.time()
-    progress_bar = tqdm(total=max_steps, desc="Train", disable=not accelerator.is_main_process)
-    for epoch in range(math.ceil(max_steps / steps_per_epoch)):
+    log, best_score, best_checkpoint, stopping, upload = [], -1, None, False, None
+    run = describe_run(args, books, tokenizer, accelerator.num_processes)
+    checkpoint = find_checkpoint(args, run)
+    if checkpoint:
+        accelerator.load_state(checkpoint)
+        state = read_run(checkpoint)
+        log, best_score, best_checkpoint = state["log"], state["best_score"], state["best_checkpoint"]
+    step = first_step = len(log)
+    checkpoints = Path(args.output_dir, "checkpoints")
+
+    def save_checkpoint():
+        """Save all that --resume needs; keep the best and the two newest."""
+        state = {"step": step, "max_steps": max_steps, "log": log}
+        state |= {"best_score": best_score, "best_checkpoint": best_checkpoint}
+        with new_checkpoint(checkpoints / f"checkpoint-{step}", run, **state):
+            accelerator.save_state(checkpoints / f"checkpoint-{step}")
+        for old in complete_checkpoints(args)[:-2]:
+            if old.name != best_checkpoint and accelerator.is_main_process:
+                shutil.rmtree(old)
+        if stopping:
+            stop(checkpoints / f"checkpoint-{step}")
+
+    save_on_signal(accelerator)
+    started = time.time()
+    progress_bar = tqdm(total=max_steps, initial=step, desc="Train", disable=not accelerator.is_main_process)
+    for epoch in range(step // steps_per_epoch, math.ceil(max_steps / steps_per_epoch)):
         # Training
         model.train()
         train_dataloader.set_epoch(epoch)
-        batches, total_loss, first_step = iter(train_dataloader), 0, step
-        while step < max_steps and (step_batches := list(islice(batches, args.gradient_accumulation_steps))):
+        done = step % steps_per_epoch * args.gradient_accumulation_steps  # batches, before the run was stopped
+        batches = iter(accelerator.skip_first_batches(train_dataloader, done))
+        last_step = min((epoch + 1) * steps_per_epoch, max_steps)
+        while step < last_step:
             # Differs from the chapter: each label token of an optimizer step weighs the same, however the
             # step is cut into batches and processes.
+            step_batches = list(islice(batches, args.gradient_accumulation_steps))
             num_items = accelerator.reduce(sum((batch["labels"] != -100).sum() for batch in step_batches))
+            step_loss = 0
             for batch in step_batches:
                 labels = batch.pop("labels")
                 last = batch is step_batches[-1]
                 with nullcontext() if last else accelerator.no_sync(model):  # exchange gradients once a step
                     loss = summed_loss(model(**batch), labels, num_items) * accelerator.num_processes
                     accelerator.backward(loss)
-                total_loss += loss.detach()
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                step_loss += loss.detach()
+            grad_norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            row = {"step": step + 1, "loss": accelerator.reduce(step_loss, "mean").item(),
+                   "grad_norm": grad_norm.item(), "learning_rate": lr_scheduler.get_last_lr()[0]}  # fmt: skip
+            check_finite(row["step"], row["loss"], row["grad_norm"])
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
+            log.append(row)
             step += 1
             progress_bar.update(1)
-        total_loss = accelerator.reduce(total_loss, "mean").item() / (step - first_step)
+            stopping = accelerator.check_trigger()
+            if step < last_step and (stopping or (args.save_steps and step % args.save_steps == 0)):
+                save_checkpoint()
 
         # Evaluation
         model.eval()
-        scores = rouge_rows(generate_summaries(), rows, args.rouge, use_stemmer=args.rouge == "language")
+        summaries, eval_loss = evaluate()
+        scores = rouge_rows(summaries, rows, args.rouge, use_stemmer=args.rouge == "language")
         scores = dict(zip(ROUGE_TYPES, scores.mean(axis=0).tolist(), strict=True))
         if accelerator.is_main_process:
-            print_epoch(epoch + 1, total_loss, scores)
+            loss = sum(row["loss"] for row in log[epoch * steps_per_epoch :]) / (step - epoch * steps_per_epoch)
+            print_epoch(epoch + 1, loss, eval_loss, scores)
 
-        # Checkpoint: keep the best and the two newest
-        checkpoint = checkpoints / f"checkpoint-{step}"
-        accelerator.save_state(checkpoint)
-        accelerator.wait_for_everyone()  # the main process writes; the others must not read too early
-        kept.append(checkpoint)
+        # Checkpoint, after the evaluation and with its score
         if scores["rougeL"] > best_score:
-            best_score, best_checkpoint = scores["rougeL"], checkpoint
-        for old in [old for old in kept[:-2] if old != best_checkpoint]:
-            kept.remove(old)
-            if accelerator.is_main_process:
-                shutil.rmtree(old)
+            best_score, best_checkpoint = scores["rougeL"], f"checkpoint-{step}"
+        save_checkpoint()
 
         # Push while the next epoch trains, unless the last upload still runs
         if args.push_to_hub and accelerator.is_main_process and (upload is None or upload.done()):
@@ -191,19 +233,18 @@ def main():
         wait([upload])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model against lead-3
-    accelerator.load_state(best_checkpoint)
+    accelerator.load_state(checkpoints / best_checkpoint)
     model.eval()
-    summaries = generate_summaries()
+    summaries, _ = evaluate()
     if accelerator.is_main_process:
         scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=args.rouge == "language")
         print_scores(scores, "validation")
 
         # 7. Save and push
-        tokens = sum(sampler.lengths) * step / steps_per_epoch
+        tokens = sampler.lengths.mean() * step_rows * (step - first_step)
         measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds}
-        save_model(
-            args, tokenizer, accelerator.unwrap_model(model), scores, processes=accelerator.num_processes, **measured
-        )
+        model = accelerator.unwrap_model(model)
+        save_model(args, tokenizer, model, scores, log, processes=accelerator.num_processes, **measured)
     accelerator.end_training()
 
 
