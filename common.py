@@ -87,8 +87,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 def fail(message):
     """End the run with one line, on the main process only, and exit code 2."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    print_main(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}")
     sys.exit(2)
 
 
@@ -220,6 +219,8 @@ def load_checkpoint(args):
     # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then
     # whatever ties weights again overwrites the head.
     model.config.tie_word_embeddings = False
+    if hasattr(model, "shared"):  # T5 has its embeddings as three modules of one weight, which FSDP refuses
+        model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
     model.generation_config.max_new_tokens = MAX_TARGET_LENGTH
     model.generation_config.max_length = None  # would count the start token too
     # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
@@ -595,14 +596,14 @@ def write_results(folder, args, scores, **measured):
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_model(args, tokenizer, model, scores, log, **measured):
+def save_model(args, tokenizer, model, scores, log, state_dict=None, **measured):
     """Write model, tokenizer, results.json, log.csv and model card to ``--output-dir`` and push them if asked to.
 
     ``log`` has a dictionary with step, loss (a label token), grad_norm (before clipping) and learning_rate a step.
     """
     with new_files(args.output_dir) as folder:
         tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state_dict)
         write_results(folder, args, scores, **measured)
         columns = ("step", "loss", "grad_norm", "learning_rate")
         rows = [",".join(columns)] + [",".join(str(row[column]) for column in columns) for row in log]

@@ -22,7 +22,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from huggingface_hub import HfApi
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, get_scheduler, set_seed
@@ -115,7 +117,9 @@ def main():
             with torch.no_grad(), accelerator.autocast():
                 batch_losses = row_losses(model(**batch), labels)
                 generated_tokens = accelerator.unwrap_model(model).generate(
-                    batch["input_ids"], attention_mask=batch["attention_mask"]
+                    batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    synced_gpus=accelerator.distributed_type == DistributedType.FSDP,
                 )
             # Processes generate summaries of different lengths: pad before gathering
             generated_tokens = accelerator.pad_across_processes(
@@ -139,6 +143,7 @@ def main():
     model, optimizer, train_dataloader, eval_dataloader = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader
     )
+    register_fsdp_forward_method(model, "generate")  # does nothing without FSDP
     steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
     max_steps = args.max_steps if args.max_steps > 0 else args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
@@ -218,9 +223,10 @@ def main():
         save_checkpoint()
 
         # Push while the next epoch trains, unless the last upload still runs
+        state_dict = accelerator.get_state_dict(model) if args.push_to_hub else None  # whole also under FSDP
         if args.push_to_hub and accelerator.is_main_process and (upload is None or upload.done()):
             tokenizer.save_pretrained(checkpoints / "upload")
-            accelerator.unwrap_model(model).save_pretrained(checkpoints / "upload")
+            accelerator.unwrap_model(model).save_pretrained(checkpoints / "upload", state_dict=state_dict)
             upload = HfApi().upload_folder(
                 repo_id=args.push_to_hub,
                 folder_path=checkpoints / "upload",
@@ -235,16 +241,17 @@ def main():
     # 6. Score the best model against lead-3
     accelerator.load_state(checkpoints / best_checkpoint)
     model.eval()
-    summaries, _ = evaluate()
+    summaries, eval_loss = evaluate()
+    state_dict = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
         scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=args.rouge == "language")
         print_scores(scores, "validation")
 
         # 7. Save and push
         tokens = sampler.lengths.mean() * step_rows * (step - first_step)
-        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds}
+        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds, "eval_loss": eval_loss}
         model = accelerator.unwrap_model(model)
-        save_model(args, tokenizer, model, scores, log, processes=accelerator.num_processes, **measured)
+        save_model(args, tokenizer, model, scores, log, state_dict, processes=accelerator.num_processes, **measured)
     accelerator.end_training()
 
 

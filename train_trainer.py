@@ -36,6 +36,7 @@ from common import (
     compare_with_lead_3,
     create_repo,
     describe_run,
+    fail,
     find_checkpoint,
     load_checkpoint,
     load_prepared,
@@ -137,6 +138,8 @@ class TrainingCallback(ProgressCallback):
 
 def main():
     args = parse_args(__doc__, {preset: {**DEFAULTS[preset], **SHARED} for preset in DEFAULTS})
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # which the Trainer reads only later
     print_main(f"{state.num_processes} process(es) on {state.device.type}")
     set_seed(args.seed)
@@ -192,6 +195,7 @@ def main():
             optim="adamw_torch_fused",
             bf16=mixed_precision() == "bf16",
             predict_with_generate=True,
+            ddp_find_unused_parameters=False,
             disable_tqdm=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             log_level_replica="error",
@@ -222,15 +226,16 @@ def main():
     seconds = time.time() - started
 
     # 6. Score the best model against lead-3
-    generated_tokens, _ = trainer.predict(tokenized_datasets["validation"]).predictions
-    summaries = decode(generated_tokens)
+    predicted = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
+    summaries = decode(predicted.predictions[0])
     if trainer.is_world_process_zero():
         scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=True)
         print_scores(scores, "validation")
 
         # 7. Save and push
         tokens = sampler.lengths.mean() * step_rows * (trainer.state.global_step - first_step)
-        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds}
+        eval_loss = predicted.metrics["eval_loss"]
+        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds, "eval_loss": eval_loss}
         log = [row for row in trainer.state.log_history if "grad_norm" in row]
         save_model(args, tokenizer, model, scores, log, processes=trainer.args.world_size, **measured)
     trainer.accelerator.end_training()

@@ -13,6 +13,7 @@ import time
 
 import pytest
 from conftest import ROOT, read_json, run
+from datasets import load_from_disk
 from safetensors.torch import load_file
 
 SCRIPTS = ["trainer", "accelerate"]
@@ -58,6 +59,13 @@ def test_both_scripts_write_the_same_model(trained, prepared, tmp_path):
         run(f"train_{script}.py", "--data", prepared[0], "--output-dir", tmp_path / script, "--epochs", 2)
     assert (tmp_path / "trainer/log.csv").read_bytes() == (tmp_path / "accelerate/log.csv").read_bytes()
     assert weights(tmp_path / "trainer") == weights(tmp_path / "accelerate")
+
+
+def error_line(result):
+    """Return the one line of a run that ended as a bad input should."""
+    lines = [line for line in result.stderr.splitlines() if ": error: " in line]
+    assert result.returncode == 2 and len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
+    return lines[0]
 
 
 # ---- resuming ----------------------------------------------------------------------------------
@@ -136,3 +144,132 @@ def test_a_run_killed_ten_times_ends_as_an_unbroken_one(script, processes, prepa
         for name, tensor in expected.items():
             assert (resumed[name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
     assert read_json(broken / "results.json")["scores"] == read_json(unbroken / "results.json")["scores"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_ctrl_c_saves_and_says_how_to_resume(script, prepared, tmp_path):
+    flags = ["--data", prepared[0], "--output-dir", tmp_path / "model", "--epochs", 2]
+    with open(tmp_path / "printed", "w") as printed:
+        (process,) = start(script, *flags, "--save-steps", 3, stderr=printed)
+        wait_for_step([process], tmp_path / "model", 3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    printed = (tmp_path / "printed").read_text().splitlines()
+    newest = max((tmp_path / "model/checkpoints").glob("*/run.json"), key=lambda path: read_json(path)["step"])
+    assert "Stopping: saving after this step" in printed
+    assert f"Stopped; saved in {newest.parent}. Go on with the same command and --resume" in printed
+    again = run(f"train_{script}.py", *flags, check=False)  # without --resume nothing is lost
+    assert "--resume" in error_line(again) and newest.exists()
+    resuming = f"Resuming from {newest.parent}, step {read_json(newest)['step']} of 52"
+    assert resuming in run(f"train_{script}.py", *flags, "--resume").stderr
+    assert read_log(tmp_path / "model")["step"] == list(range(1, 53))
+
+
+@pytest.fixture(scope="module")
+def stopped(prepared, tmp_path_factory):
+    """Folders of runs, one a script, that were stopped after step 3, and flags that resume them."""
+    folders = {}
+    for script in SCRIPTS:
+        folders[script] = tmp_path_factory.mktemp("stopped") / script
+        flags = ["--data", prepared[0], "--output-dir", folders[script]]
+        (process,) = start(script, *flags, "--save-steps", 3)
+        wait_for_step([process], folders[script], 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 130
+    return folders
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("what", ["preset", "model", "corpus", "vocabulary", "batch_size"])
+def test_resume_refuses_another_run(what, script, stopped, prepared, with_dropout, tmp_path):
+    data = prepared[0]
+    flags = {"preset": ["--preset", "amazon"], "model": ["--model", with_dropout], "batch_size": ["--batch-size", 4]}
+    if what in ("corpus", "vocabulary"):
+        data = tmp_path / "data"
+        shutil.copytree(prepared[0], data)
+    if what == "corpus":
+        books = load_from_disk(prepared[0])
+        books["train"] = books["train"].select(range(100))
+        shutil.rmtree(data / "train")
+        books["train"].save_to_disk(data / "train")
+    elif what == "vocabulary":
+        tokenizer = (data / "tiny-mt5/tokenizer.json").read_text(encoding="utf-8")
+        (data / "tiny-mt5/tokenizer.json").write_text(tokenizer.replace('"▁book"', '"▁kook"'), encoding="utf-8")
+    preset = [] if what != "preset" else ["--model", data / "tiny-mt5", "--epochs", 10, "--batch-size", 16]
+    result = run(f"train_{script}.py", "--resume", "--output-dir", stopped[script], "--data", data, *preset,
+                 *flags.get(what, []), check=False)  # fmt: skip
+    line = error_line(result)
+    assert "error: --resume: " in line and f" was written with {what} " in line
+    assert len(list((stopped[script] / "checkpoints").glob("*/run.json"))) >= 1
+
+
+# ---- what ends a run ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_loss_that_is_not_finite_ends_the_run(script, prepared, tmp_path):
+    result = run(f"train_{script}.py", "--data", prepared[0], "--output-dir", tmp_path, "--learning-rate", 1e30,
+                 check=False)  # fmt: skip
+    line = error_line(result)
+    assert "at step 2; " in line and "--learning-rate" in line
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_fp16_is_refused(script, prepared, tmp_path):
+    command = ["-m", "accelerate.commands.launch", "--mixed_precision", "fp16", f"train_{script}.py"]
+    result = run(*command, "--data", prepared[0], "--output-dir", tmp_path, check=False)
+    assert result.returncode != 0 and "fp16: mT5 overflows" in result.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 MiB; a checkpoint takes about 12."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_full_disk_leaves_the_earlier_checkpoints_whole(script, prepared, small_disk):
+    flags = ["--data", prepared[0], "--output-dir", small_disk / "model", "--epochs", 1]
+    result = run(f"train_{script}.py", *flags, "--save-steps", 3, check=False)
+    line = error_line(result)
+    assert "cannot write" in line and "free space" in line
+    whole = {path.parent.name for path in small_disk.rglob("run.json")}
+    assert whole == {"checkpoint-3", "checkpoint-6"} == set(os.listdir(small_disk / "model/checkpoints"))
+    subprocess.run(["mount", "-o", "remount,size=128m", small_disk], check=True)
+    run(f"train_{script}.py", *flags, "--resume")
+    assert len(read_log(small_disk / "model")["step"]) == 26
+
+
+# ---- launching ---------------------------------------------------------------------------------
+
+LAUNCH = ROOT / "tests/launch"
+
+
+@pytest.mark.parametrize("config", ["one_gpu", "several_gpus", "several_nodes", "fsdp"])
+def test_each_launch_configuration_gives_the_same_curve(config, curve, prepared, tmp_path):
+    processes = 1 if config == "one_gpu" else 2
+    command = [sys.executable, *(["-m", "accelerate.commands.launch"] if processes == 1 else [LAUNCH / "on_cpu.py"])]
+    command += ["--config_file", LAUNCH / f"{config}.yaml"]
+    flags = ["train_accelerate.py", "--data", prepared[0], "--output-dir", tmp_path / "model",
+             "--max-steps", "20", "--batch-size", str(8 // processes)]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    nodes = [["--machine_rank", "0"], ["--machine_rank", "1"]] if config == "several_nodes" else [[]]
+    with open(tmp_path / "printed", "w") as printed:
+        started = [subprocess.Popen(list(map(str, [*command, *node, *flags])), cwd=ROOT, env=environment,
+                                    stdout=printed, stderr=printed) for node in nodes]  # fmt: skip
+        codes = [process.wait() for process in started]
+    printed = (tmp_path / "printed").read_text()
+    assert codes == [0] * len(nodes), printed
+    assert f"{processes} process(es) on cpu" in printed
+    log = read_log(tmp_path / "model")
+    assert log["loss"] == pytest.approx(curve["loss"], rel=1e-4)
+    assert read_json(tmp_path / "model/results.json")["processes"] == processes
+    saved = load_file(tmp_path / "model/model.safetensors")
+    assert (saved["lm_head.weight"] - saved["shared.weight"]).abs().max() > 0.1  # the head is still its own
