@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import unicodedata
+from collections import Counter
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 import evaluate
@@ -70,6 +72,8 @@ FLAGS = {  # what argparse is told of each flag; the defaults stand in the scrip
     "max_steps": {"type": int, "metavar": "N", "help": "stop after so many optimizer steps; -1: never"},
     "save_steps": {"type": int, "metavar": "N", "help": "save every N steps; 0: after each epoch only"},
     "resume": {"action": "store_true", "help": "continue from the newest complete checkpoint"},
+    "trim_vocab": {"action": "store_true", "help": "cut the vocabulary to what the training split uses (T5, mT5)"},
+    "group_by_length": {"action": argparse.BooleanOptionalAction, "help": "batches of about one length"},
     "seed": {"type": int, "metavar": "N", "help": "of shuffling, dropout and random weights"},
     "rouge": {"choices": ["language", "chapter"], "help": "stems and splits by language, or as the chapter"},
     "push_to_hub": {"metavar": "REPO", "help": "Hub repository (user/name) to push the model to"},
@@ -230,6 +234,61 @@ def load_checkpoint(args):
     return tokenizer, model
 
 
+def trim_vocab(tokenizer, model, rows):
+    """Cut a T5 or mT5 model, in place, to the pieces that ``rows`` use; return the tokenizer of them.
+
+    Also kept are special tokens and each single-character piece that is a digit, a sign or a letter of a script
+    that makes up a hundredth of the letters, so that other texts can still be written. The scores stay, so
+    that ``rows`` are cut into the same pieces as before.
+    """
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    specification = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
+    if specification["model"].get("type") != "Unigram" or not hasattr(model, "shared"):
+        fail(f"--trim-vocab is for T5 and mT5, not for {model.config.model_type}; leave it out")
+    counts = np.zeros(len(pieces), dtype=int)
+    for batch in rows.select_columns(["review_body", "review_title"]).iter(batch_size=1000):
+        for texts in batch.values():
+            counts += np.bincount(np.concatenate(tokenizer(texts)["input_ids"]), minlength=len(pieces))
+
+    def script(letter):
+        return unicodedata.name(letter, "").split(" ")[0]  # LATIN SMALL LETTER A
+
+    scripts = Counter()
+    for number in counts.nonzero()[0]:
+        scripts.update({script(char): int(counts[number]) for char in pieces[number] if char.isalpha()})
+    scripts = {name for name, letters in scripts.items() if letters > scripts.total() / 100}
+    vocabulary = specification["model"]["vocab"]
+    kept = {*counts.nonzero()[0].tolist(), *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    kept.add(min(range(len(vocabulary)), key=lambda number: vocabulary[number][1]))  # unknown characters cost by it
+    for number, piece in enumerate(pieces):
+        char = piece.removeprefix("▁")
+        if len(char) == 0 or len(char) == 1 and (script(char) in scripts or unicodedata.category(char)[0] in "NPS"):
+            kept.add(number)
+    kept = sorted(kept)
+    new = {old: number for number, old in enumerate(kept)}
+
+    specification["model"]["vocab"] = [vocabulary[number] for number in kept if number < len(vocabulary)]
+    specification["model"]["unk_id"] = new[specification["model"]["unk_id"]]
+    for token in specification["added_tokens"]:
+        token["id"] = new[token["id"]]
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        Path(folder, "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
+        name, tokenizer = tokenizer.name_or_path, AutoTokenizer.from_pretrained(folder)
+    tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = name  # the cache of tokenize() goes by it
+    tokenizer.init_kwargs.pop("vocab_file", None)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        layer.weight = torch.nn.Parameter(layer.weight.data[kept])
+    model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
+    for config in (model.config, model.generation_config):
+        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            setattr(config, name, new.get(getattr(config, name)))
+    suppressed = model.generation_config.suppress_tokens or []
+    model.generation_config.suppress_tokens = [new[number] for number in suppressed if number in new] or None
+    print_main(f"Vocabulary: kept {len(kept):,} of {len(pieces):,} pieces, {model.num_parameters():,} parameters")
+    return tokenizer
+
+
 def preprocess_function(examples, tokenizer):
     """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels.
 
@@ -254,6 +313,11 @@ def tokenize(books, tokenizer):
         )
 
 
+def longest_first(rows):
+    """Return the numbers of tokenized ``rows``, the longest first, so that a batch has little padding."""
+    return np.argsort(-rows.with_format("numpy")["length"][:], kind="stable")
+
+
 class LengthGroupedSampler(Sampler):
     """Order the rows of an epoch so that those of one optimizer step have about the same length.
 
@@ -261,11 +325,11 @@ class LengthGroupedSampler(Sampler):
     The few rows that fill no whole step are left out, others in each epoch.
     """
 
-    def __init__(self, rows, step_rows, seed):
+    def __init__(self, rows, step_rows, seed, group_by_length=True):
         if len(rows) < step_rows:
             fail(f"the training split has {len(rows)} rows, one step takes {step_rows}; lower --batch-size")
         self.lengths = rows.with_format("numpy")["length"][:]
-        self.step_rows, self.seed, self.epoch = step_rows, seed, 0
+        self.step_rows, self.seed, self.group_by_length, self.epoch = step_rows, seed, group_by_length, 0
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -276,11 +340,12 @@ class LengthGroupedSampler(Sampler):
     def __iter__(self):
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))[: len(self)]
+        if not self.group_by_length:
+            return iter(order.tolist())
         for start in range(0, len(order), 50 * self.step_rows):  # sort within 50 steps: all else stays random
             part = order[start : start + 50 * self.step_rows]
             part[:] = part[np.argsort(-self.lengths[part], kind="stable")]
-        for step in rng.permutation(order.reshape(-1, self.step_rows)):
-            yield from step.tolist()
+        return iter(rng.permutation(order.reshape(-1, self.step_rows)).flatten().tolist())
 
 
 def summed_loss(outputs, labels, num_items_in_batch):

@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -28,6 +29,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, get_scheduler, set_seed
+from transformers.modeling_outputs import BaseModelOutput
 
 from common import (
     ROUGE_TYPES,
@@ -40,6 +42,7 @@ from common import (
     find_checkpoint,
     load_checkpoint,
     load_prepared,
+    longest_first,
     mixed_precision,
     new_checkpoint,
     parse_args,
@@ -54,6 +57,7 @@ from common import (
     stop,
     summed_loss,
     tokenize,
+    trim_vocab,
 )
 
 SHARED = {
@@ -63,6 +67,8 @@ SHARED = {
     "max_steps": -1,
     "save_steps": 0,
     "resume": False,
+    "trim_vocab": False,
+    "group_by_length": True,
     "seed": 42,
     "rouge": "language",
     "push_to_hub": None,
@@ -93,18 +99,22 @@ def main():
 
     # 2. Checkpoint
     tokenizer, model = load_checkpoint(args)
+    if args.trim_vocab:
+        tokenizer = trim_vocab(tokenizer, model, books["train"])
 
     # 3. Tokenize
     tokenized_datasets = tokenize(books, tokenizer)
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     step_rows = args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    sampler = LengthGroupedSampler(tokenized_datasets["train"], step_rows, args.seed)
+    sampler = LengthGroupedSampler(tokenized_datasets["train"], step_rows, args.seed, args.group_by_length)
+    order = longest_first(tokenized_datasets["validation"])
     tokenized_datasets = tokenized_datasets.remove_columns("length")
     train_dataloader = DataLoader(
         tokenized_datasets["train"], args.batch_size, sampler=sampler, collate_fn=data_collator,
         generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
     )  # fmt: skip
-    eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
+    eval_dataset = tokenized_datasets["validation"].select(order)
+    eval_dataloader = DataLoader(eval_dataset, 4 * args.batch_size, collate_fn=data_collator)
 
     # 4. Metric
     rows = books["validation"]
@@ -115,9 +125,10 @@ def main():
         for batch in tqdm(eval_dataloader, "Evaluate", leave=False, disable=not accelerator.is_main_process):
             labels = batch.pop("labels")
             with torch.no_grad(), accelerator.autocast():
-                batch_losses = row_losses(model(**batch), labels)
+                outputs = model(**batch)
+                batch_losses = row_losses(outputs, labels)
                 generated_tokens = accelerator.unwrap_model(model).generate(
-                    batch["input_ids"],
+                    encoder_outputs=BaseModelOutput(outputs.encoder_last_hidden_state),
                     attention_mask=batch["attention_mask"],
                     synced_gpus=accelerator.distributed_type == DistributedType.FSDP,
                 )
@@ -129,7 +140,7 @@ def main():
             summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
             losses.append(batch_losses)
         loss, label_tokens = torch.cat(losses).sum(dim=0, dtype=torch.double).tolist()
-        return summaries, loss / label_tokens
+        return [summaries[i] for i in np.argsort(order)], loss / label_tokens
 
     # 5. Train
     decay, no_decay = [], []

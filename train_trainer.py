@@ -28,6 +28,7 @@ from transformers import (
     TrainerState,
     set_seed,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from common import (
     ROUGE_TYPES,
@@ -40,6 +41,7 @@ from common import (
     find_checkpoint,
     load_checkpoint,
     load_prepared,
+    longest_first,
     mixed_precision,
     new_checkpoint,
     parse_args,
@@ -54,6 +56,7 @@ from common import (
     stop,
     summed_loss,
     tokenize,
+    trim_vocab,
 )
 
 SHARED = {
@@ -63,6 +66,8 @@ SHARED = {
     "max_steps": -1,
     "save_steps": 0,
     "resume": False,
+    "trim_vocab": False,
+    "group_by_length": True,
     "seed": 42,
     "rouge": "language",
     "push_to_hub": None,
@@ -95,8 +100,12 @@ class SummarizationTrainer(Seq2SeqTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("labels")
         with torch.no_grad(), self.accelerator.autocast():
-            losses = row_losses(model(**inputs), labels)
-            generated_tokens = self.model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            outputs = model(**inputs)
+            losses = row_losses(outputs, labels)
+            generated_tokens = self.model.generate(
+                encoder_outputs=BaseModelOutput(outputs.encoder_last_hidden_state),
+                attention_mask=inputs["attention_mask"],
+            )
         return None, (generated_tokens, losses), labels
 
     def _save_checkpoint(self, model, trial):
@@ -152,17 +161,22 @@ def main():
 
     # 2. Checkpoint
     tokenizer, model = load_checkpoint(args)
+    if args.trim_vocab:
+        tokenizer = trim_vocab(tokenizer, model, books["train"])
 
     # 3. Tokenize
     tokenized_datasets = tokenize(books, tokenizer)
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    order = longest_first(tokenized_datasets["validation"])
+    eval_dataset = tokenized_datasets["validation"].select(order)
     step_rows = args.batch_size * args.gradient_accumulation_steps * state.num_processes
-    sampler = LengthGroupedSampler(tokenized_datasets["train"], step_rows, args.seed)
+    sampler = LengthGroupedSampler(tokenized_datasets["train"], step_rows, args.seed, args.group_by_length)
 
     # 4. Metric
     rows = books["validation"]
 
     def decode(predictions):
+        predictions = predictions[np.argsort(order)]
         predictions = np.where(predictions < 0, tokenizer.pad_token_id, predictions)  # -100 fills up batches
         return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
@@ -203,7 +217,7 @@ def main():
             seed=args.seed,
         ),
         train_dataset=tokenized_datasets["train"],
-        eval_dataset=tokenized_datasets["validation"],
+        eval_dataset=eval_dataset,
         data_collator=data_collator,
         processing_class=tokenizer,
         compute_loss_func=summed_loss,
@@ -226,7 +240,7 @@ def main():
     seconds = time.time() - started
 
     # 6. Score the best model against lead-3
-    predicted = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
+    predicted = trainer.predict(eval_dataset, metric_key_prefix="eval")
     summaries = decode(predicted.predictions[0])
     if trainer.is_world_process_zero():
         scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=True)
