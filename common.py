@@ -1,6 +1,7 @@
 """What two or more of the scripts need and what is not their lesson; sections are named as in the chapter."""
 
 import argparse
+import ctypes
 import functools
 import hashlib
 import json
@@ -43,6 +44,10 @@ transformers.logging.disable_progress_bar()  # of loading weights; the long work
 datasets.logging.set_verbosity_error()
 logging.getLogger("accelerate").setLevel(logging.ERROR)
 
+if hasattr(ctypes.CDLL(None), "mallopt"):  # glibc: keep freed memory, which each step needs again
+    ctypes.CDLL(None).mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    ctypes.CDLL(None).mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
 ROOT = Path(__file__).parent
 MAX_INPUT_LENGTH = 512  # tokens of a review; the chapter's
 MAX_TARGET_LENGTH = 30  # tokens of a title; the chapter's
@@ -74,6 +79,7 @@ FLAGS = {  # what argparse is told of each flag; the defaults stand in the scrip
     "resume": {"action": "store_true", "help": "continue from the newest complete checkpoint"},
     "trim_vocab": {"action": "store_true", "help": "cut the vocabulary to what the training split uses (T5, mT5)"},
     "group_by_length": {"action": argparse.BooleanOptionalAction, "help": "batches of about one length"},
+    "bf16": {"action": argparse.BooleanOptionalAction, "help": "bfloat16 products; None: where the device has them"},
     "seed": {"type": int, "metavar": "N", "help": "of shuffling, dropout and random weights"},
     "rouge": {"choices": ["language", "chapter"], "help": "stems and splits by language, or as the chapter"},
     "push_to_hub": {"metavar": "REPO", "help": "Hub repository (user/name) to push the model to"},
@@ -372,13 +378,20 @@ def row_losses(outputs, labels):
 # ------------------------------------------------------------------------------------------------
 
 
-def mixed_precision():
-    """Return "bf16" where the device has it, else "no"; mT5's activations exceed what fp16 can hold."""
+def mixed_precision(bf16):
+    """Return "bf16" or "no" as ``--bf16`` says; by default what the device has, a GPU or a CPU.
+
+    mT5's activations exceed what fp16 can hold.
+    """
     if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
         fail(
             "--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out, bf16 is chosen by itself"
         )
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    if bf16 is None and torch.cuda.is_available():
+        bf16 = torch.cuda.is_bf16_supported()
+    elif bf16 is None:
+        bf16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if bf16 else "no"
 
 
 def check_finite(step, loss, grad_norm):

@@ -74,20 +74,28 @@ SHARED = {
     "push_to_hub": None,
 }
 DEFAULTS = {
-    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
+    "sample": {
+        "model": "tiny",
+        "epochs": 10,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.3,
+        "bf16": False,
+    },  # the same numbers on every device
     "amazon": {
         "model": "google/mt5-small",
         "epochs": 10,
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
+        "bf16": None,
     },
 }
 
 
 def main():
     args = parse_args(__doc__, {preset: {**DEFAULTS[preset], **SHARED} for preset in DEFAULTS})
-    accelerator = Accelerator(mixed_precision=mixed_precision())
+    accelerator = Accelerator(mixed_precision=mixed_precision(args.bf16))
     print_main(f"{accelerator.num_processes} process(es) on {accelerator.device.type}")
     set_seed(args.seed)
 

@@ -73,13 +73,21 @@ SHARED = {
     "push_to_hub": None,
 }
 DEFAULTS = {
-    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3},
+    "sample": {
+        "model": "tiny",
+        "epochs": 10,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.3,
+        "bf16": False,
+    },  # the same numbers on every device
     "amazon": {
         "model": "google/mt5-small",
         "epochs": 8,
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
+        "bf16": None,
     },
 }
 
@@ -207,7 +215,8 @@ def main():
             per_device_eval_batch_size=4 * args.batch_size,
             gradient_accumulation_steps=args.gradient_accumulation_steps,
             optim="adamw_torch_fused",
-            bf16=mixed_precision() == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            bf16=mixed_precision(args.bf16) == "bf16",
             predict_with_generate=True,
             ddp_find_unused_parameters=False,
             disable_tqdm=False,

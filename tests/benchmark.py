@@ -1,20 +1,46 @@
 """Measure what the README claims about speed.
 
 python tests/benchmark.py rouge      # our ROUGE beside rouge_score's on 10,000 title pairs
+python tests/benchmark.py train      # one mt5-small, trained and evaluated in four ways; 24 GiB
+python tests/benchmark.py train --data data/prepared/amazon --model google/mt5-small    # with the real ones
 """
 
 import argparse
 import json
 import random
+import resource
+import shutil
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import torch
+from accelerate import Accelerator
+from datasets import Dataset, concatenate_datasets, load_from_disk
 from rouge_score.rouge_scorer import RougeScorer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    get_scheduler,
+)
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from common import ROUGE_TYPES, Rouge, postprocess_text, stem  # noqa: E402
+import train_accelerate  # noqa: E402
+from common import ROUGE_TYPES, Rouge, postprocess_text, preprocess_function, stem  # noqa: E402
+
+KEPT_PIECES = 20_000  # about what the real corpus would keep
 
 
 def benchmark_rouge(pairs=10_000, rounds=3):
@@ -47,12 +73,247 @@ def benchmark_rouge(pairs=10_000, rounds=3):
     return min(ours), min(theirs)
 
 
+# ---- a full-size checkpoint without a network --------------------------------------------------
+
+
+def save_full_size_tokenizer(tiny, folder, pieces=250_100):
+    """Save the tokenizer of ``tiny``, filled up to mt5-small's size with words of Chinese characters."""
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    specification = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary, rng = specification["model"]["vocab"], random.Random(0)
+    characters = [chr(number) for number in range(0x4E00, 0x9FA0)]
+    words = dict.fromkeys("▁" + "".join(rng.choices(characters, k=3)) for _ in range(pieces))
+    vocabulary += [[word, rng.uniform(-20, -15)] for word in list(words)[: pieces - len(vocabulary)]]
+    (folder / "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
+
+
+def save_full_size_model(folder, vocab_size=250_112):
+    """Save a model of mt5-small's shape (``MT5Config``'s defaults, a head of its own) with random weights."""
+    torch.manual_seed(0)
+    model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05, vocab_size=vocab_size))
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
+    model.save_pretrained(folder)
+
+
+# ---- four ways to train ------------------------------------------------------------------------
+
+STEPS = {"a": 6, "b": 6, "c": 12, "d": 40}
+WAYS = {"a": "the chapter's loop", "b": "stock Seq2SeqTrainer", "c": "ours", "d": "ours, --trim-vocab"}
+
+
+def chapter_loop(model_name, data, steps):
+    """The chapter's loop as written, with what its imports and names became; return evaluation seconds."""
+    books, tokenizer = load_from_disk(data), AutoTokenizer.from_pretrained(model_name)
+    model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
+    tokenized = books.map(preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer})
+    tokenized = tokenized.remove_columns([*books["train"].column_names, "length"])
+    collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    train_dataloader = DataLoader(tokenized["train"], shuffle=True, collate_fn=collator, batch_size=8)
+    eval_dataloader = DataLoader(tokenized["validation"], collate_fn=collator, batch_size=8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    model, optimizer, train_dataloader, eval_dataloader = accelerator.prepare(
+        model, optimizer, train_dataloader, eval_dataloader
+    )
+    scheduler = get_scheduler("linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=steps)
+    model.train()
+    for _, batch in zip(range(steps), train_dataloader, strict=False):
+        loss = model(**batch).loss
+        accelerator.backward(loss)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+
+    started = time.perf_counter()
+    model.eval()
+    rouge = Rouge()
+    for batch in eval_dataloader:
+        with torch.no_grad():
+            generated = accelerator.unwrap_model(model).generate(
+                batch["input_ids"], attention_mask=batch["attention_mask"]
+            )
+            generated = accelerator.pad_across_processes(generated, dim=1, pad_index=tokenizer.pad_token_id)
+            labels = accelerator.pad_across_processes(batch["labels"], dim=1, pad_index=tokenizer.pad_token_id)
+            generated = accelerator.gather(generated).cpu().numpy()
+            labels = accelerator.gather(labels).cpu().numpy()
+            labels = np.where(labels != -100, labels, tokenizer.pad_token_id)
+            predictions = tokenizer.batch_decode(generated, skip_special_tokens=True)
+            references = tokenizer.batch_decode(labels, skip_special_tokens=True)
+            english = ["en"] * len(predictions)
+            rouge.add_batch(
+                predictions=postprocess_text(predictions, english), references=postprocess_text(references, english)
+            )
+    rouge.compute()
+    return time.perf_counter() - started
+
+
+def stock_trainer(model_name, data, steps):
+    """``Seq2SeqTrainer`` with default arguments; return evaluation seconds."""
+    books, tokenizer = load_from_disk(data), AutoTokenizer.from_pretrained(model_name)
+    model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
+    tokenized = books.map(preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer})
+
+    def compute_metrics(eval_pred):
+        predictions, labels = (np.where(ids < 0, tokenizer.pad_token_id, ids) for ids in eval_pred)
+        predictions = tokenizer.batch_decode(predictions, skip_special_tokens=True)
+        return Rouge().compute(
+            predictions=predictions, references=tokenizer.batch_decode(labels, skip_special_tokens=True)
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Seq2SeqTrainer(
+            model,
+            Seq2SeqTrainingArguments(folder, max_steps=steps, predict_with_generate=True, report_to="none",
+                                     save_strategy="no", bf16=torch.cuda.is_available()),
+            train_dataset=tokenized["train"],
+            eval_dataset=tokenized["validation"],
+            data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+        )  # fmt: skip
+        trainer.train()
+        started = time.perf_counter()
+        trainer.evaluate()
+        return time.perf_counter() - started
+
+
+def ours(model_name, data, steps, trim, filler):
+    """train_accelerate.py with the preset amazon; return evaluation seconds."""
+    times, trim_vocab = {}, train_accelerate.trim_vocab
+
+    def trim_to_twenty_thousand(tokenizer, model, rows):
+        words = Dataset.from_dict({"review_body": filler, "review_title": filler})
+        columns = ["review_body", "review_title"]
+        return trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
+
+    train_accelerate.trim_vocab = trim_to_twenty_thousand
+    train_accelerate.print_epoch = lambda *args: times.setdefault("evaluated", time.perf_counter())
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv = ["train_accelerate.py", "--preset", "amazon", "--model", model_name, "--data", data,
+                    "--output-dir", folder, "--max-steps", str(steps), *["--trim-vocab"] * trim]  # fmt: skip
+        hook = register_optimizer_step_post_hook(lambda *args: times.update(step=time.perf_counter()))
+        train_accelerate.save_model = lambda *args, **kwargs: times  # 2 GB that are not measured
+        train_accelerate.main()
+        hook.remove()
+    return times["evaluated"] - times["step"]
+
+
+def measure(way, model_name, data, filler):
+    """Train and evaluate one ``way`` in this process; return what was measured."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+
+    def note_time(*args):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+
+    register_optimizer_step_post_hook(note_time)
+    if way == "a":
+        seconds = chapter_loop(model_name, data, STEPS[way])
+    elif way == "b":
+        seconds = stock_trainer(model_name, data, STEPS[way])
+    else:
+        seconds = ours(model_name, data, STEPS[way], way == "d", filler)
+    rate = 8 * (len(times) - 2) / (times[-1] - times[1])  # the first two steps allocate
+    peak = (torch.cuda.max_memory_allocated() if torch.cuda.is_available()
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # fmt: skip
+    return {"examples_per_second": rate, "evaluation_seconds": seconds, "peak_gib": peak / 2**30}
+
+
+def matrix_product_rate(size=4096):
+    """Return floating-point operations a second of a large matrix product, the best of five."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        (matrix @ matrix).sum().item()
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds)
+
+
+def operations_an_example(model_name, data, head_rows):
+    """Return the useful operations of a training example: 6 a weight and token, without padding."""
+    model, rows = AutoModelForSeq2SeqLM.from_pretrained(model_name), load_from_disk(data)["train"].select(range(1000))
+    tokens = preprocess_function(rows[:], AutoTokenizer.from_pretrained(model_name))
+    encoder, decoder = (sum(weights.numel() for weights in stack.block.parameters())
+                        for stack in (model.encoder, model.decoder))  # fmt: skip
+    inputs = statistics.mean(tokens["length"])
+    targets = statistics.mean(len(labels) for labels in tokens["labels"])
+    return 6 * (encoder * inputs + (decoder + head_rows * model.config.d_model) * targets)
+
+
+def benchmark_train(data, model_name, rounds, eval_rows):
+    """Measure the four ways in turn, each in a process of its own; return {way: the medians}."""
+    results = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        books = load_from_disk(data)
+        books["validation"] = books["validation"].select(range(min(eval_rows, len(books["validation"]))))
+        books.save_to_disk(folder / "data")
+        shutil.copy(Path(data, "arguments.json"), folder / "data")
+        filler = []
+        if not model_name:
+            model_name = str(folder / "model")
+            save_full_size_tokenizer(Path(data, "tiny-mt5"), folder / "model")
+            save_full_size_model(folder / "model")
+            tiny = AutoTokenizer.from_pretrained(Path(data, "tiny-mt5"))
+            tokenizer = AutoTokenizer.from_pretrained(model_name)
+            filler = tokenizer.convert_ids_to_tokens(range(len(tiny), KEPT_PIECES))
+            filler = [word.removeprefix("▁") for word in filler]
+        (folder / "filler.json").write_text(json.dumps(filler))
+        for round_number in range(rounds):
+            for way in WAYS:
+                command = [sys.executable, __file__, "way", "--way", way, "--model", model_name, "--data",
+                           folder / "data", "--output", folder / "out.json"]  # fmt: skip
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                results[way].append(json.loads((folder / "out.json").read_text()))
+                print(f"round {round_number + 1}, ({way}) {results[way][-1]}", file=sys.stderr)
+        medians = {}
+        for way, rows in results.items():
+            medians[way] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+            operations = operations_an_example(model_name, data, KEPT_PIECES if way == "d" else 250_112)
+            medians[way]["gflops"] = medians[way]["examples_per_second"] * operations / 1e9
+    return medians
+
+
+def print_table(results, rate):
+    a = results["a"]
+    print(f"\nmatrix product: {rate / 1e9:,.0f} GFLOP/s\n")
+    print("|   | examples/s | × (a) | evaluation | × (a) | peak memory | of (a) | share of the matrix product |")
+    print("|---|---|---|---|---|---|---|---|")
+    for way, row in results.items():
+        print(f"| ({way}) {WAYS[way]} | {row['examples_per_second']:.2f} "
+              f"| {row['examples_per_second'] / a['examples_per_second']:.1f} | {row['evaluation_seconds']:.1f} s "
+              f"| {a['evaluation_seconds'] / row['evaluation_seconds']:.1f} | {row['peak_gib']:.2f} GiB "
+              f"| {row['peak_gib'] / a['peak_gib']:.2f} | {100 * row['gflops'] * 1e9 / rate:.0f}% |")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rouge"])
-    parser.parse_args()
-    ours, theirs = benchmark_rouge()
-    print(f"10,000 title pairs: ours {ours:.2f} s, rouge_score {theirs:.2f} s, ratio {ours / theirs:.2f}")
+    parser.add_argument("what", choices=["rouge", "train", "way"])
+    parser.add_argument("--data", default=str(ROOT / "data/prepared/sample"), help="prepared data")
+    parser.add_argument("--model", help="a checkpoint; none: a random mt5-small of full size")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--eval-rows", type=int, default=64)
+    parser.add_argument("--way", choices=WAYS, help="what `train` starts for each way")
+    parser.add_argument("--output", help="file for the measurements as JSON")
+    args = parser.parse_args()
+    if args.what == "rouge":
+        ours_, theirs = benchmark_rouge()
+        print(f"10,000 title pairs: ours {ours_:.2f} s, rouge_score {theirs:.2f} s, ratio {ours_ / theirs:.2f}")
+        return
+    if args.what == "way":
+        filler = json.loads((Path(args.data).parent / "filler.json").read_text())
+        results = measure(args.way, args.model, args.data, filler)
+    else:
+        results = benchmark_train(args.data, args.model, args.rounds, args.eval_rows)
+        print_table(results, matrix_product_rate())
+    if args.output:
+        Path(args.output).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
