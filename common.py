@@ -44,10 +44,6 @@ transformers.logging.disable_progress_bar()  # of loading weights; the long work
 datasets.logging.set_verbosity_error()
 logging.getLogger("accelerate").setLevel(logging.ERROR)
 
-if hasattr(ctypes.CDLL(None), "mallopt"):  # glibc: keep freed memory, which each step needs again
-    ctypes.CDLL(None).mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-    ctypes.CDLL(None).mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
 ROOT = Path(__file__).parent
 MAX_INPUT_LENGTH = 512  # tokens of a review; the chapter's
 MAX_TARGET_LENGTH = 30  # tokens of a title; the chapter's
@@ -222,8 +218,16 @@ def load(auto_class, name, **options):
         )
 
 
+def keep_freed_memory():
+    """Let glibc keep large freed blocks: each step needs as many again, and new pages take as long as AdamW."""
+    if hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
 def load_checkpoint(args):
     """Return tokenizer and model of --model, a folder or a Hub repository, in fp32."""
+    keep_freed_memory()
     name = str(Path(args.data) / "tiny-mt5") if args.model == "tiny" else args.model
     tokenizer, model = load(AutoTokenizer, name), load(AutoModelForSeq2SeqLM, name, dtype=torch.float32)
     # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then

@@ -258,7 +258,8 @@ def main():
         wait([upload])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model against lead-3
-    accelerator.load_state(checkpoints / best_checkpoint)
+    if best_checkpoint != f"checkpoint-{step}":
+        accelerator.load_state(checkpoints / best_checkpoint)
     model.eval()
     summaries, eval_loss = evaluate()
     state_dict = accelerator.get_state_dict(model)
