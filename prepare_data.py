@@ -104,10 +104,14 @@ def load_reviews(args, found, language):
         if "language" not in rows.column_names:
             if len(args.languages) > 1 and not any(language in words[file] for file in words):
                 fail(f"{files[split][0]} has no column 'language'; name one language with --languages")
-            rows = rows.add_column("language", [language] * len(rows))
-        for row, (body, code) in enumerate(zip(rows["review_body"], rows["language"], strict=True), start=1):
-            if code == language and not (body or "").strip():
-                fail(f"{files[split][0]}: row {row} has an empty {args.text_column}; fill or remove it")
+            rows = rows.map(lambda titles: {"language": [language] * len(titles)}, input_columns="review_title",
+                            batched=True)  # fmt: skip
+        row = 0
+        for batch in rows.select_columns(["review_body", "language"]).iter(batch_size=10_000):
+            for body, code in zip(batch["review_body"], batch["language"], strict=True):
+                row += 1
+                if code == language and not (body or "").strip():
+                    fail(f"{files[split][0]}: row {row} has an empty {args.text_column}; fill or remove it")
         rows = rows.filter(lambda codes: [code == language for code in codes], input_columns="language", batched=True)
         reviews[split] = rows
     return reviews
@@ -166,11 +170,8 @@ def draw_word_counts(before, after, path):
 
 def make_tiny_checkpoint(reviews, seed, folder):
     """Save a small mT5 with random weights and a Unigram tokenizer learned from the training split."""
-    texts = (
-        text
-        for batch in reviews["train"].iter(batch_size=1_000)
-        for text in batch["review_body"] + batch["review_title"]
-    )
+    rows = reviews["train"].select(range(min(len(reviews["train"]), 50_000)))  # sentencepiece holds them in memory
+    texts = (text for batch in rows.iter(batch_size=1_000) for text in batch["review_body"] + batch["review_title"])
     written = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=texts, model_writer=written, vocab_size=4_000, hard_vocab_limit=False,
@@ -265,7 +266,9 @@ def main():
         books.save_to_disk(folder)
     print(f"\n{'rows in ' + args.data:<32}" + "".join(f"{language:>9}" for language in args.languages))
     for split, rows in books.items():
-        counts = Counter(list(rows["language"]))
+        counts = Counter()
+        for batch in rows.select_columns("language").iter(batch_size=10_000):
+            counts.update(batch["language"])
         print(f"{split:<32}" + "".join(f"{counts[language]:>9,}" for language in args.languages))
 
 

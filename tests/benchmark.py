@@ -2,19 +2,23 @@
 
 python tests/benchmark.py rouge      # our ROUGE beside rouge_score's on 10,000 title pairs
 python tests/benchmark.py train      # one mt5-small, trained and evaluated in four ways; 24 GiB
+python tests/benchmark.py quality    # ROUGE of five seeds with and without grouping and trimming, 20 minutes
+python tests/benchmark.py scale      # time and memory at 1, 10 and 100 times the sample's rows
 python tests/benchmark.py train --data data/prepared/amazon --model google/mt5-small    # with the real ones
 """
 
 import argparse
+import itertools
 import json
+import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -227,8 +231,10 @@ def measure(way, model_name, data, filler):
         flags = {"c": [], "d": ["--trim-vocab"], "e": ["--trim-vocab", "--no-bf16"]}
         seconds = ours(model_name, data, STEPS[way], flags[way], filler)
     rate = 8 * (len(times) - 2) / (times[-1] - times[1])  # the first two steps allocate
-    peak = (torch.cuda.max_memory_allocated() if torch.cuda.is_available()
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # fmt: skip
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    else:  # getrusage would give the peak of the process that started this one, if it was higher
+        peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     return {"examples_per_second": rate, "evaluation_seconds": seconds, "peak_gib": peak / 2**30}
 
 
@@ -301,9 +307,117 @@ def print_table(results, rate):
               f"| {row['peak_gib'] / a['peak_gib']:.2f} | {100 * row['gflops'] * 1e9 / rate:.0f}% |")  # fmt: skip
 
 
+# ---- quality -----------------------------------------------------------------------------------
+
+
+def save_with_more_pieces(tiny, folder, pieces=KEPT_PIECES):
+    """Save the checkpoint ``tiny`` with further pieces that the sample does not use, and random rows for them."""
+    save_full_size_tokenizer(tiny, folder, pieces)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny)
+    model.config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    more = pieces - model.config.vocab_size
+    for layer in (model.shared, model.lm_head):
+        rows = torch.randn(more, model.config.d_model) * layer.weight.std()
+        layer.weight = torch.nn.Parameter(torch.cat([layer.weight.data, rows]))
+    model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
+    model.config.vocab_size = pieces
+    model.save_pretrained(folder)
+
+
+def benchmark_quality(data, seeds=5, epochs=5):
+    """Print the mean and standard deviation of ROUGE over ``seeds`` runs of each setting."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        save_with_more_pieces(Path(data, "tiny-mt5"), folder / "more")
+        settings = {
+            "default": [],
+            "--no-group-by-length": ["--no-group-by-length"],
+            f"{KEPT_PIECES:,} pieces": ["--model", folder / "more"],
+            f"{KEPT_PIECES:,} pieces, --trim-vocab": ["--model", folder / "more", "--trim-vocab"],
+        }
+
+        def score(job):
+            (name, flags), seed = job
+            output = folder / f"{name} {seed}"
+            command = [sys.executable, "train_accelerate.py", "--data", data, "--output-dir", output, "--seed", seed,
+                       "--epochs", epochs, *flags]  # fmt: skip
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            subprocess.run(list(map(str, command)), cwd=ROOT, check=True, capture_output=True, env=environment)
+            scores = json.loads((output / "results.json").read_text())["scores"]["all"]["model"]
+            shutil.rmtree(output)
+            return [scores[rouge]["f1"] for rouge in ROUGE_TYPES[:3]]
+
+        print("| | rouge1 | rouge2 | rougeL |\n|---|---|---|---|")
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = list(itertools.product(settings.items(), range(1, seeds + 1)))
+            scores = np.array(list(pool.map(score, jobs))).reshape(len(settings), seeds, 3)
+        for name, values in zip(settings, scores, strict=True):
+            cells = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in zip(values.mean(0), values.std(0, ddof=1), strict=True)]
+            print(f"| {name} | {' | '.join(cells)} |")
+
+
+# ---- more rows ---------------------------------------------------------------------------------
+
+
+def repeat_sample(folder, times):
+    """Write each file of the sample ``times`` times over, with new ids."""
+    for path in sorted((ROOT / "data/sample").glob("*.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        with open(folder / path.name, "w", encoding="utf-8") as repeated:
+            for number in range(times):
+                for line in lines:
+                    row = json.loads(line)
+                    repeated.write(json.dumps(row | {"review_id": f"{row['review_id']}_{number}"}, ensure_ascii=False))
+                    repeated.write("\n")
+
+
+def time_and_memory(*command):
+    """Run a script; return its seconds and the GiB that it held at most, pages of mapped files left out."""
+    started, peak = time.perf_counter(), 0
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, int(status.split("RssAnon:")[1].split()[0]))
+        except (OSError, IndexError):  # it has just ended
+            pass
+        time.sleep(0.02)
+    assert process.returncode == 0, command
+    return time.perf_counter() - started, peak / 2**20
+
+
+def benchmark_scale(scales=(1, 10, 100), steps=300):
+    """Print a row of the README's table for each scale."""
+    print("| rows | prepare | tokenize + 300 steps | train_seconds of 300 steps | baseline | score a split |")
+    print("|---|---|---|---|---|---|")
+    for times in scales:
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            (folder / "reviews").mkdir()
+            repeat_sample(folder / "reviews", times)
+            data, model = folder / "data", folder / "model"
+            cells = [time_and_memory("prepare_data.py", "--dataset", folder / "reviews", "--data", data)]
+            books = load_from_disk(data)
+            rows = sum(map(len, books.values()))
+            validation = books["validation"]
+            books["validation"] = validation.select(range(64))  # scored at full length below
+            books.save_to_disk(folder / "short")
+            shutil.copy(data / "arguments.json", folder / "short")
+            shutil.copytree(data / "tiny-mt5", folder / "short/tiny-mt5")
+            cells.append(time_and_memory("train_accelerate.py", "--data", folder / "short", "--output-dir", model,
+                                         "--max-steps", steps))  # fmt: skip
+            seconds = json.loads((model / "results.json").read_text())["train_seconds"]
+            cells.append(time_and_memory("baseline.py", "--data", data, "--output-dir", folder / "baseline"))
+            cells.append(time_and_memory("predict.py", "--model", model, "--data", data, "--split", "validation"))
+            prepare, train, baseline, score = (f"{seconds:.0f} s, {peak:.2f} GiB" for seconds, peak in cells)
+            print(f"| {rows:,} | {prepare} | {train} | {seconds:.0f} s | {baseline} | {score} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rouge", "train", "way"])
+    parser.add_argument("what", choices=["rouge", "train", "quality", "scale", "way"])
     parser.add_argument("--data", default=str(ROOT / "data/prepared/sample"), help="prepared data")
     parser.add_argument("--model", help="a checkpoint; none: a random mt5-small of full size")
     parser.add_argument("--rounds", type=int, default=2)
@@ -314,6 +428,12 @@ def main():
     if args.what == "rouge":
         ours_, theirs = benchmark_rouge()
         print(f"10,000 title pairs: ours {ours_:.2f} s, rouge_score {theirs:.2f} s, ratio {ours_ / theirs:.2f}")
+        return
+    if args.what == "quality":
+        benchmark_quality(args.data)
+        return
+    if args.what == "scale":
+        benchmark_scale()
         return
     if args.what == "way":
         filler = json.loads((Path(args.data).parent / "filler.json").read_text())

@@ -1,18 +1,31 @@
 """What common.py computes, in tables that can be checked by hand."""
 
+import math
 import random
 import string
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from rouge_score.rouge_scorer import RougeScorer
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 import common
 from baseline import three_sentence_summary
-from common import ROUGE_TYPES, Rouge, bootstrap, sent_tokenize, summed_loss
+from common import (
+    ROUGE_TYPES,
+    LengthGroupedSampler,
+    Rouge,
+    bootstrap,
+    longest_first,
+    mixed_precision,
+    row_losses,
+    sent_tokenize,
+    summed_loss,
+)
 
 # ---- sentences ---------------------------------------------------------------------------------
 
@@ -153,6 +166,55 @@ def test_summed_loss_weighs_each_label_token_the_same():
     logits = torch.zeros(2, 3, 7)  # uniform: the cross entropy of any token is ln 7
     labels = torch.tensor([[1, 2, 3], [4, -100, -100]])
     outputs = Seq2SeqLMOutput(logits=logits)
-    assert summed_loss(outputs, labels).item() == pytest.approx(np.log(7))
+    assert summed_loss(outputs, labels, 4).item() == pytest.approx(np.log(7))
     halves = [summed_loss(Seq2SeqLMOutput(logits=logits[i : i + 1]), labels[i : i + 1], 4).item() for i in (0, 1)]
     assert halves == [pytest.approx(3 / 4 * np.log(7)), pytest.approx(1 / 4 * np.log(7))]
+
+
+# ---- order of rows and losses ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group_by_length", [True, False])
+def test_an_epoch_has_whole_steps_of_different_rows(group_by_length):
+    lengths = np.random.default_rng(0).integers(5, 200, size=1003)
+    sampler = LengthGroupedSampler(Dataset.from_dict({"length": lengths}), 8, seed=1, group_by_length=group_by_length)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert len(first) == len(sampler) == 1000 and len(set(first)) == 1000  # 3 rows fill no whole step
+    assert first != second and set(first) != set(second)
+    widths = lengths[np.array(first)].reshape(-1, 8)
+    spread = (widths.max(axis=1) - widths.mean(axis=1)).mean()  # padding of a row
+    assert spread < 5 if group_by_length else spread > 50
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_too_few_rows_for_one_step_end_the_run(capsys):
+    with pytest.raises(SystemExit):
+        LengthGroupedSampler(Dataset.from_dict({"length": [3, 4, 5]}), 8, seed=1)
+    assert "has 3 rows, one step takes 8; lower --batch-size" in capsys.readouterr().err
+
+
+def test_longest_first():
+    assert longest_first(Dataset.from_dict({"length": [3, 9, 1, 9]})).tolist() == [1, 3, 0, 2]
+
+
+def test_row_losses_sum_the_cross_entropy_of_a_row_and_count_its_tokens():
+    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.5, 0.5], [0.9, 0.1]]]))
+    labels = torch.tensor([[0, 1], [1, -100]])
+    outputs = SimpleNamespace(logits=logits)
+    expected = [[-math.log(0.5) - math.log(0.75), 2], [-math.log(0.5), 1]]
+    torch.testing.assert_close(row_losses(outputs, labels), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "no")])
+def test_the_flag_bf16_decides(bf16, expected):
+    assert mixed_precision(bf16) == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2", "no")])
+def test_without_the_flag_the_device_decides(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    assert mixed_precision(None) == expected
