@@ -87,6 +87,20 @@ FLAGS = {  # what argparse is told of each flag; the defaults stand in the scrip
 }
 
 
+TRAINING_DEFAULTS = {  # of both training scripts, in both presets
+    "data": "data/prepared/{preset}",
+    "gradient_accumulation_steps": 1,
+    "max_steps": -1,
+    "save_steps": 0,
+    "resume": False,
+    "trim_vocab": False,
+    "group_by_length": True,
+    "seed": 42,
+    "rouge": "language",
+    "push_to_hub": None,
+}
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keep the docstring's lines and show every default."""
 
@@ -423,15 +437,14 @@ def complete_checkpoints(args):
     return sorted(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
-def read_run(checkpoint):
-    return json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
-
-
 def find_checkpoint(args, run):
-    """Return the checkpoint to resume from, or None for a new run; remove what neither needs."""
+    """Return the checkpoint to resume from and its run.json, or None and {} for a new run.
+
+    What is no whole checkpoint of the run is removed.
+    """
     with PartialState().main_process_first():
         whole = complete_checkpoints(args)
-        written = read_run(whole[-1]) if whole else None
+        written = json.loads((whole[-1] / "run.json").read_text(encoding="utf-8")) if whole else {}
         if args.resume and whole:
             for name, value in run.items():
                 if (old := written["run"].get(name)) != value:
@@ -443,12 +456,13 @@ def find_checkpoint(args, run):
                  f"go on with --resume, or delete {whole[-1].parent}")  # fmt: skip
         elif args.resume:
             print_main(f"No complete checkpoint in {args.output_dir}: training from the beginning")
-        checkpoint = whole[-1] if args.resume and whole else None
+        if not args.resume:
+            whole = []
         if PartialState().is_main_process:
             for path in Path(args.output_dir, "checkpoints").glob("checkpoint-*"):
-                if not (checkpoint and path in whole):  # of an earlier run, or torn
+                if path not in whole:  # of an earlier run, or torn
                     shutil.rmtree(path)
-    return checkpoint
+    return (whole[-1], written) if whole else (None, {})
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from common import (
     ROUGE_TYPES,
+    TRAINING_DEFAULTS,
     LengthGroupedSampler,
     check_finite,
     compare_with_lead_3,
@@ -49,7 +50,6 @@ from common import (
     print_epoch,
     print_main,
     print_scores,
-    read_run,
     rouge_rows,
     row_losses,
     save_model,
@@ -60,41 +60,17 @@ from common import (
     trim_vocab,
 )
 
-SHARED = {
-    "data": "data/prepared/{preset}",
-    "output_dir": "results/{preset}-accelerate",
-    "gradient_accumulation_steps": 1,
-    "max_steps": -1,
-    "save_steps": 0,
-    "resume": False,
-    "trim_vocab": False,
-    "group_by_length": True,
-    "seed": 42,
-    "rouge": "language",
-    "push_to_hub": None,
-}
-DEFAULTS = {
-    "sample": {
-        "model": "tiny",
-        "epochs": 10,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "weight_decay": 0.3,
-        "bf16": False,
-    },  # the same numbers on every device
-    "amazon": {
-        "model": "google/mt5-small",
-        "epochs": 10,
-        "batch_size": 8,
-        "learning_rate": 2e-5,
-        "weight_decay": 0.01,
-        "bf16": None,
-    },
-}
+OUTPUT = {"output_dir": "results/{preset}-accelerate"}
+DEFAULTS = {  # the sample is trained in fp32 so that its numbers are the same on every device
+    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3,
+               "bf16": False, **OUTPUT, **TRAINING_DEFAULTS},
+    "amazon": {"model": "google/mt5-small", "epochs": 10, "batch_size": 8, "learning_rate": 2e-5, "weight_decay": 0.01,
+               "bf16": None, **OUTPUT, **TRAINING_DEFAULTS},
+}  # fmt: skip
 
 
 def main():
-    args = parse_args(__doc__, {preset: {**DEFAULTS[preset], **SHARED} for preset in DEFAULTS})
+    args = parse_args(__doc__, DEFAULTS)
     accelerator = Accelerator(mixed_precision=mixed_precision(args.bf16))
     print_main(f"{accelerator.num_processes} process(es) on {accelerator.device.type}")
     set_seed(args.seed)
@@ -170,11 +146,10 @@ def main():
 
     log, best_score, best_checkpoint, stopping, upload = [], -1, None, False, None
     run = describe_run(args, books, tokenizer, accelerator.num_processes)
-    checkpoint = find_checkpoint(args, run)
+    checkpoint, written = find_checkpoint(args, run)
     if checkpoint:
         accelerator.load_state(checkpoint)
-        state = read_run(checkpoint)
-        log, best_score, best_checkpoint = state["log"], state["best_score"], state["best_checkpoint"]
+        log, best_score, best_checkpoint = (written[name] for name in ("log", "best_score", "best_checkpoint"))
     step = first_step = len(log)
     checkpoints = Path(args.output_dir, "checkpoints")
 

@@ -32,6 +32,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from common import (
     ROUGE_TYPES,
+    TRAINING_DEFAULTS,
     LengthGroupedSampler,
     check_finite,
     compare_with_lead_3,
@@ -48,7 +49,6 @@ from common import (
     print_epoch,
     print_main,
     print_scores,
-    read_run,
     rouge_rows,
     row_losses,
     save_model,
@@ -59,37 +59,13 @@ from common import (
     trim_vocab,
 )
 
-SHARED = {
-    "data": "data/prepared/{preset}",
-    "output_dir": "results/{preset}-trainer",
-    "gradient_accumulation_steps": 1,
-    "max_steps": -1,
-    "save_steps": 0,
-    "resume": False,
-    "trim_vocab": False,
-    "group_by_length": True,
-    "seed": 42,
-    "rouge": "language",
-    "push_to_hub": None,
-}
-DEFAULTS = {
-    "sample": {
-        "model": "tiny",
-        "epochs": 10,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "weight_decay": 0.3,
-        "bf16": False,
-    },  # the same numbers on every device
-    "amazon": {
-        "model": "google/mt5-small",
-        "epochs": 8,
-        "batch_size": 8,
-        "learning_rate": 5.6e-5,
-        "weight_decay": 0.01,
-        "bf16": None,
-    },
-}
+OUTPUT = {"output_dir": "results/{preset}-trainer"}
+DEFAULTS = {  # the sample is trained in fp32 so that its numbers are the same on every device
+    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3,
+               "bf16": False, **OUTPUT, **TRAINING_DEFAULTS},
+    "amazon": {"model": "google/mt5-small", "epochs": 8, "batch_size": 8, "learning_rate": 5.6e-5, "weight_decay": 0.01,
+               "bf16": None, **OUTPUT, **TRAINING_DEFAULTS},
+}  # fmt: skip
 
 
 class SummarizationTrainer(Seq2SeqTrainer):
@@ -154,7 +130,7 @@ class TrainingCallback(ProgressCallback):
 
 
 def main():
-    args = parse_args(__doc__, {preset: {**DEFAULTS[preset], **SHARED} for preset in DEFAULTS})
+    args = parse_args(__doc__, DEFAULTS)
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # which the Trainer reads only later
@@ -236,11 +212,11 @@ def main():
     trainer.add_callback(TrainingCallback(trainer.accelerator, args.save_steps))
     trainer.sampler = sampler
     trainer.run = describe_run(args, books, tokenizer, trainer.args.world_size)
-    checkpoint = find_checkpoint(args, trainer.run)
-    first_step = read_run(checkpoint)["step"] if checkpoint else 0
+    checkpoint, written = find_checkpoint(args, trainer.run)
+    first_step = written.get("step", 0)
     save_on_signal(trainer.accelerator)
     started = time.time()
-    if checkpoint and first_step == read_run(checkpoint)["max_steps"]:
+    if checkpoint and first_step == written["max_steps"]:
         # All steps are done; the Trainer would do one more where they end inside an epoch.
         trainer.state = TrainerState.load_from_json(checkpoint / "trainer_state.json")
         trainer._load_best_model()

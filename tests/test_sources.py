@@ -76,7 +76,10 @@ def test_somebodys_own_table(tmp_path):
     assert "There is no split test" in printed
     both = list(books["train"]["review_body"]) + list(books["validation"]["review_body"])
     assert sorted(both) == sorted(row["comment"] for row in rows)
-    run("train_trainer.py", "--data", tmp_path / "data", "--output-dir", tmp_path / "model", "--max-steps", 2)
+    flags = ["--data", tmp_path / "data", "--output-dir", tmp_path / "model", "--max-steps", 2]
+    result = run("train_trainer.py", *flags, check=False)
+    assert "has 9 rows, one step takes 16; lower --batch-size" in result.stderr
+    run("train_trainer.py", *flags, "--batch-size", 4)
     assert (tmp_path / "model/model.safetensors").exists()
 
 
