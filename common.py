@@ -172,8 +172,10 @@ def new_files(folder):
             if (folder / entry.name).is_dir():
                 shutil.rmtree(folder / entry.name)
             entry.replace(folder / entry.name)
-    except OSError as error:
-        fail(f"cannot write {folder}: {error.strerror or error}; free space or name another folder")
+    except Exception as error:
+        if not isinstance(error, OSError) and "(os error" not in str(error):  # as the libraries in Rust say it
+            raise
+        fail(f"cannot write {folder}: {first_line(error)}; free space or name another folder")
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -234,7 +236,7 @@ def load(auto_class, name, **options):
 
 def keep_freed_memory():
     """Let glibc keep large freed blocks: each step needs as many again, and new pages take as long as AdamW."""
-    if hasattr(library := ctypes.CDLL(None), "mallopt"):
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 

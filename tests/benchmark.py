@@ -3,6 +3,7 @@
 python tests/benchmark.py rouge      # our ROUGE beside rouge_score's on 10,000 title pairs
 python tests/benchmark.py train      # one mt5-small, trained and evaluated in four ways; 24 GiB
 python tests/benchmark.py quality    # ROUGE of five seeds with and without grouping and trimming, 20 minutes
+python tests/benchmark.py pieces     # what --trim-vocab costs in pieces
 python tests/benchmark.py scale      # time and memory at 1, 10 and 100 times the sample's rows
 python tests/benchmark.py train --data data/prepared/amazon --model google/mt5-small    # with the real ones
 """
@@ -42,7 +43,7 @@ from transformers import (
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import train_accelerate  # noqa: E402
-from common import ROUGE_TYPES, Rouge, postprocess_text, preprocess_function, stem  # noqa: E402
+from common import ROUGE_TYPES, Rouge, load_checkpoint, postprocess_text, preprocess_function, stem, trim_vocab  # noqa: E402
 
 KEPT_PIECES = 20_000  # about what the real corpus would keep
 
@@ -298,7 +299,7 @@ def benchmark_train(data, model_name, rounds, eval_rows):
 def print_table(results, rate):
     a = results["a"]
     print(f"\nmatrix product: {rate / 1e9:,.0f} GFLOP/s\n")
-    print("|   | examples/s | × (a) | evaluation | × (a) | peak memory | of (a) | share of the matrix product |")
+    print("|   | examples/s | × (a) | evaluation | × (a) | peak memory | of (a) | share of the fp32 matrix product |")
     print("|---|---|---|---|---|---|---|---|")
     for way, row in results.items():
         print(f"| ({way}) {WAYS[way]} | {row['examples_per_second']:.2f} "
@@ -355,6 +356,23 @@ def benchmark_quality(data, seeds=5, epochs=5):
         for name, values in zip(settings, scores, strict=True):
             cells = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in zip(values.mean(0), values.std(0, ddof=1), strict=True)]
             print(f"| {name} | {' | '.join(cells)} |")
+
+
+def benchmark_pieces(data, shares=(1.0, 0.1, 0.01)):
+    """Print how many more pieces each split needs if the vocabulary is cut to a share of the training rows."""
+    books = load_from_disk(data)
+    print("| training rows | pieces kept | validation | test |\n|---|---|---|---|")
+    for share in shares:
+        args = argparse.Namespace(model="tiny", data=data)
+        whole, model = load_checkpoint(args)
+        rows = books["train"].select(range(int(share * len(books["train"]))))
+        kept = trim_vocab(whole, model, rows)
+        more = []
+        for split in ("validation", "test"):
+            texts = books[split]["review_body"][:] + books[split]["review_title"][:]
+            after, before = (sum(map(len, tokenizer(texts)["input_ids"])) for tokenizer in (kept, whole))
+            more.append(f"+{100 * (after / before - 1):.2f}%")
+        print(f"| {len(rows):,} | {len(kept):,} of {len(whole):,} | {' | '.join(more)} |")
 
 
 # ---- more rows ---------------------------------------------------------------------------------
@@ -417,7 +435,7 @@ def benchmark_scale(scales=(1, 10, 100), steps=300):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rouge", "train", "quality", "scale", "way"])
+    parser.add_argument("what", choices=["rouge", "train", "quality", "pieces", "scale", "way"])
     parser.add_argument("--data", default=str(ROOT / "data/prepared/sample"), help="prepared data")
     parser.add_argument("--model", help="a checkpoint; none: a random mt5-small of full size")
     parser.add_argument("--rounds", type=int, default=2)
@@ -431,6 +449,9 @@ def main():
         return
     if args.what == "quality":
         benchmark_quality(args.data)
+        return
+    if args.what == "pieces":
+        benchmark_pieces(args.data)
         return
     if args.what == "scale":
         benchmark_scale()
