@@ -475,11 +475,12 @@ def new_checkpoint(folder, run, **state):
         PartialState().wait_for_everyone()  # each process has written its random states
         if PartialState().is_main_process:
             write(folder / "run.json", json.dumps({"run": run, **state}))
-        PartialState().wait_for_everyone()
     except Exception as error:  # torch and safetensors have exceptions of their own for a full disk
-        shutil.rmtree(folder, ignore_errors=True)
+        if PartialState().is_main_process:  # for another process it may be whole by now
+            shutil.rmtree(folder, ignore_errors=True)
         fail(f"cannot write {folder}: {first_line(error)}; the checkpoints before it are whole: free space, "
              "then go on with --resume")  # fmt: skip
+    PartialState().wait_for_everyone()
 
 
 def save_on_signal(accelerator):
