@@ -101,9 +101,13 @@ class SummarizationTrainer(Seq2SeqTrainer):
 class TrainingCallback(ProgressCallback):
     """The Trainer's progress bars with one line an epoch; checkpoints inside an epoch and on Ctrl-C."""
 
-    def __init__(self, accelerator, save_steps):
+    def __init__(self, accelerator, sampler, save_steps):
         super().__init__()
-        self.accelerator, self.save_steps, self.stopping = accelerator, save_steps, False
+        self.accelerator, self.sampler, self.save_steps, self.stopping = accelerator, sampler, save_steps, False
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # The Trainer's own call does not reach the sampler of an epoch resumed on several processes.
+        self.sampler.set_epoch(int(state.epoch))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "grad_norm" in logs:
@@ -209,7 +213,7 @@ def main():
         compute_metrics=compute_metrics,
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(TrainingCallback(trainer.accelerator, args.save_steps))
+    trainer.add_callback(TrainingCallback(trainer.accelerator, sampler, args.save_steps))
     trainer.sampler = sampler
     trainer.run = describe_run(args, books, tokenizer, trainer.args.world_size)
     checkpoint, written = find_checkpoint(args, trainer.run)
