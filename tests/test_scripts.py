@@ -127,7 +127,7 @@ def test_every_script_scores_the_same_model_alike(trained, prepared, tmp_path):
     run("predict.py", *flags, "--split", "validation", "--output", scored)
     expected, eval_loss = read_json(scored), None
     assert expected["all"]["rows"] == 101
-    assert expected["all"]["model"]["rouge1"]["f1"] > 10  # it has learned something to score
+    assert expected["all"]["model"]["rouge1"]["f1"] > 5  # it has learned something to score
     flags += ["--learning-rate", 1e-30, "--weight-decay", 0, "--max-steps", 1]  # too small to change a weight
     for script, processes in product(("trainer", "accelerate"), (1, 2, 3)):
         output = tmp_path / f"{script}-{processes}"
