@@ -155,15 +155,16 @@ def main():
 
     def save_checkpoint():
         """Save all that --resume needs; keep the best and the two newest."""
+        folder = checkpoints / f"checkpoint-{step}"
         state = {"step": step, "max_steps": max_steps, "log": log}
         state |= {"best_score": best_score, "best_checkpoint": best_checkpoint}
-        with new_checkpoint(checkpoints / f"checkpoint-{step}", run, **state):
-            accelerator.save_state(checkpoints / f"checkpoint-{step}")
+        with new_checkpoint(folder, run, **state):
+            accelerator.save_state(folder)
         for old in complete_checkpoints(args)[:-2]:
             if old.name != best_checkpoint and accelerator.is_main_process:
                 shutil.rmtree(old)
         if stopping:
-            stop(checkpoints / f"checkpoint-{step}")
+            stop(folder)
 
     save_on_signal(accelerator)
     started = time.time()

@@ -1,7 +1,7 @@
 """Measure what the README claims about speed.
 
 python tests/benchmark.py rouge      # our ROUGE beside rouge_score's on 10,000 title pairs
-python tests/benchmark.py train      # one mt5-small, trained and evaluated in four ways; 24 GiB
+python tests/benchmark.py train      # one mt5-small, trained and evaluated in five ways; 24 GiB
 python tests/benchmark.py quality    # ROUGE of five seeds with and without grouping and trimming, 20 minutes
 python tests/benchmark.py pieces     # what --trim-vocab costs in pieces
 python tests/benchmark.py scale      # CPU time and memory at 1, 10 and 100 times the sample's rows
@@ -95,15 +95,16 @@ def save_full_size_tokenizer(tiny, folder, pieces=250_100):
 
 
 def save_full_size_model(folder, vocab_size=250_112):
-    """Save a model of mt5-small's shape (``MT5Config``'s defaults, a head of its own) with random weights."""
+    """Save and return a model of mt5-small's shape (``MT5Config``'s defaults, a head of its own), random weights."""
     torch.manual_seed(0)
     model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05, vocab_size=vocab_size))
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
     model.save_pretrained(folder)
+    return model
 
 
-# ---- four ways to train ------------------------------------------------------------------------
+# ---- five ways to train ------------------------------------------------------------------------
 
 WAYS = {
     "a": "the chapter's loop",
@@ -191,9 +192,9 @@ def stock_trainer(model_name, data, steps):
         return time.perf_counter() - started
 
 
-def ours(model_name, data, steps, flags, filler):
-    """train_accelerate.py with the preset amazon; return evaluation seconds."""
-    times, trim_vocab = {}, train_accelerate.trim_vocab
+def ours(model_name, data, steps, flags, filler, times):
+    """train_accelerate.py with the preset amazon; return evaluation seconds, from the last of the steps' ``times``."""
+    evaluated = []
 
     def trim_to_twenty_thousand(tokenizer, model, rows):
         words = Dataset.from_dict({"review_body": filler, "review_title": filler})
@@ -201,15 +202,13 @@ def ours(model_name, data, steps, flags, filler):
         return trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
 
     train_accelerate.trim_vocab = trim_to_twenty_thousand
-    train_accelerate.print_epoch = lambda *args: times.setdefault("evaluated", time.perf_counter())
+    train_accelerate.print_epoch = lambda *args: evaluated.append(time.perf_counter())
+    train_accelerate.save_model = lambda *args, **kwargs: None  # 2 GB that are not measured
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = ["train_accelerate.py", "--preset", "amazon", "--model", model_name, "--data", data,
                     "--output-dir", folder, "--max-steps", str(steps), *flags]  # fmt: skip
-        hook = register_optimizer_step_post_hook(lambda *args: times.update(step=time.perf_counter()))
-        train_accelerate.save_model = lambda *args, **kwargs: times  # 2 GB that are not measured
         train_accelerate.main()
-        hook.remove()
-    return times["evaluated"] - times["step"]
+    return evaluated[0] - times[-1]
 
 
 def measure(way, model_name, data, filler):
@@ -230,7 +229,7 @@ def measure(way, model_name, data, filler):
         seconds = stock_trainer(model_name, data, STEPS[way])
     else:
         flags = {"c": [], "d": ["--trim-vocab"], "e": ["--trim-vocab", "--no-bf16"]}
-        seconds = ours(model_name, data, STEPS[way], flags[way], filler)
+        seconds = ours(model_name, data, STEPS[way], flags[way], filler, times)
     rate = 8 * (len(times) - 2) / (times[-1] - times[1])  # the first two steps allocate
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
@@ -263,7 +262,7 @@ def operations_an_example(model_name, data, head_rows):
 
 
 def benchmark_train(data, model_name, rounds, eval_rows):
-    """Measure the four ways in turn, each in a process of its own; return {way: the medians}."""
+    """Measure the five ways in turn, each in a process of its own; return {way: the medians}."""
     results = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -289,9 +288,10 @@ def benchmark_train(data, model_name, rounds, eval_rows):
                 results[way].append(json.loads((folder / "out.json").read_text()))
                 print(f"round {round_number + 1}, ({way}) {results[way][-1]}", file=sys.stderr)
         medians = {}
+        whole, trimmed = (operations_an_example(model_name, data, rows) for rows in (250_112, KEPT_PIECES))
         for way, rows in results.items():
             medians[way] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-            operations = operations_an_example(model_name, data, KEPT_PIECES if way in "de" else 250_112)
+            operations = trimmed if way in "de" else whole
             medians[way]["gflops"] = medians[way]["examples_per_second"] * operations / 1e9
     return medians
 
@@ -314,14 +314,12 @@ def print_table(results, rate):
 def save_with_more_pieces(tiny, folder, pieces=KEPT_PIECES):
     """Save the checkpoint ``tiny`` with further pieces that the sample does not use, and random rows for them."""
     save_full_size_tokenizer(tiny, folder, pieces)
-    model = AutoModelForSeq2SeqLM.from_pretrained(tiny)
-    model.config.tie_word_embeddings = False
+    _, model = load_checkpoint(argparse.Namespace(model=str(tiny), data=""))
     torch.manual_seed(0)
     more = pieces - model.config.vocab_size
     for layer in (model.shared, model.lm_head):
         rows = torch.randn(more, model.config.d_model) * layer.weight.std()
         layer.weight = torch.nn.Parameter(torch.cat([layer.weight.data, rows]))
-    model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
     model.config.vocab_size = pieces
     model.save_pretrained(folder)
 

@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SLICE = {"train": 300, "validation": 75, "test": 75}  # rows a language, before the filters
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def sample(language, split):
+    """Return the rows of a file of the sample."""
+    lines = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def run(*command, processes=1, check=True, stdin=None, **environment):
@@ -21,7 +28,7 @@ def run(*command, processes=1, check=True, stdin=None, **environment):
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}",
                    "--standalone", *map(str, command)]  # fmt: skip
         environment["ACCELERATE_USE_CPU"] = "true"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    environment = {**ENVIRONMENT, **environment}
     result = subprocess.run(command, cwd=ROOT, env=environment, input=stdin, capture_output=True, text=True)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr

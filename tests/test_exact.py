@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, read_json, run
+from conftest import ENVIRONMENT, ROOT, read_json, run
 from datasets import load_from_disk
 from safetensors.torch import load_file
 
@@ -90,7 +90,7 @@ def start(script, *flags, processes=1, stderr=subprocess.DEVNULL):
     with socket.socket() as free:
         free.bind(("", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = ENVIRONMENT | {"ACCELERATE_USE_CPU": "true"}
     if processes > 1:
         environment |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     started = []
@@ -259,10 +259,9 @@ def test_each_launch_configuration_gives_the_same_curve(config, curve, prepared,
     command += ["--config_file", LAUNCH / f"{config}.yaml"]
     flags = ["train_accelerate.py", "--data", prepared[0], "--output-dir", tmp_path / "model",
              "--max-steps", "20", "--batch-size", str(8 // processes)]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     nodes = [["--machine_rank", "0"], ["--machine_rank", "1"]] if config == "several_nodes" else [[]]
     with open(tmp_path / "printed", "w") as printed:
-        started = [subprocess.Popen(list(map(str, [*command, *node, *flags])), cwd=ROOT, env=environment,
+        started = [subprocess.Popen(list(map(str, [*command, *node, *flags])), cwd=ROOT, env=ENVIRONMENT,
                                     stdout=printed, stderr=printed) for node in nodes]  # fmt: skip
         codes = [process.wait() for process in started]
     printed = (tmp_path / "printed").read_text()

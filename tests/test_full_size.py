@@ -3,22 +3,19 @@
 import resource
 
 import pytest
-import torch
+from benchmark import save_full_size_model
 from conftest import read_json, run
-from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
+from transformers import AutoTokenizer
 
 GIB = 2**30
 
 
 @pytest.fixture(scope="module")
 def mt5_small(prepared, tmp_path_factory):
-    """The shape of google/mt5-small (``MT5Config``'s defaults, separate head) with random weights."""
+    """The shape of google/mt5-small with random weights."""
     folder = tmp_path_factory.mktemp("mt5-small")
-    model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05))
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(model.shared.weight.detach().clone())
+    model = save_full_size_model(folder)
     assert model.num_parameters() == 300_176_768 and model.config.vocab_size == 250_112
-    model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(prepared[0] / "tiny-mt5").save_pretrained(folder)
     return folder
 

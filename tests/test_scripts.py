@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import product
 
 import pytest
-from conftest import ROOT, read_json, run
+from conftest import ROOT, read_json, run, sample
 from datasets import load_from_disk
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -20,11 +20,6 @@ COLUMNS = ["review_id", "product_id", "reviewer_id", "stars", "review_body", "re
            "product_category"]  # fmt: skip
 
 # ---- data/sample -------------------------------------------------------------------------------
-
-
-def sample(language, split):
-    lines = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def test_the_sample_is_what_its_program_writes(tmp_path):

@@ -5,16 +5,18 @@ import gzip
 import json
 
 import pytest
-from conftest import ROOT, run
+from conftest import run, sample
 from datasets import Dataset, load_from_disk
 
 ROWS = 12  # a language and split
 
 
-def sample(language, split):
-    lines = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [row for row in rows if row["product_category"] == "book" and len(row["review_title"].split()) > 2][:ROWS]
+def first_books(language, split):
+    return [
+        row
+        for row in sample(language, split)
+        if row["product_category"] == "book" and len(row["review_title"].split()) > 2
+    ][:ROWS]
 
 
 def write_csv(path, rows):
@@ -28,26 +30,26 @@ def folders_of_gzip(folder):
     for language in ("en", "es"):
         (folder / language).mkdir()
         for split in ("train", "validation", "test"):
-            text = "".join(json.dumps(row) + "\n" for row in sample(language, split))
+            text = "".join(json.dumps(row) + "\n" for row in first_books(language, split))
             (folder / language / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
 
 
 def one_csv_a_split(folder):  # as on Kaggle, with a language too many
     for split in ("train", "validation", "test"):
-        rows = sample("en", split) + sample("es", split)
+        rows = first_books("en", split) + first_books("es", split)
         write_csv(folder / f"{split}.csv", rows + [{**row, "language": "de"} for row in rows])
 
 
 def names_with_language_and_split(folder):
     for language in ("en", "es"):
         for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
-            text = "".join(json.dumps(row) + "\n" for row in sample(language, split))
+            text = "".join(json.dumps(row) + "\n" for row in first_books(language, split))
             (folder / f"dataset_{language}_{name}.json").write_text(text)
 
 
 def parquet(folder):
     for split in ("train", "validation", "test"):
-        rows = sample("en", split) + sample("es", split)
+        rows = first_books("en", split) + first_books("es", split)
         Dataset.from_list(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
 
 
@@ -60,13 +62,13 @@ def test_layouts_of_the_corpus(layout, tmp_path):
     run("prepare_data.py", "--dataset", source, "--data", data)
     books = load_from_disk(data)
     for split in ("train", "validation", "test"):
-        expected = [row["review_body"] for language in ("en", "es") for row in sample(language, split)]
+        expected = [row["review_body"] for language in ("en", "es") for row in first_books(language, split)]
         assert sorted(books[split]["review_body"]) == sorted(expected)
         assert sorted(books[split]["language"]) == ["en"] * ROWS + ["es"] * ROWS
 
 
 def test_somebodys_own_table(tmp_path):
-    rows = [{"comment": row["review_body"], "headline": row["review_title"]} for row in sample("en", "train")]
+    rows = [{"comment": row["review_body"], "headline": row["review_title"]} for row in first_books("en", "train")]
     write_csv(tmp_path / "own.csv", rows)
     flags = ["--text-column", "comment", "--title-column", "headline", "--languages", "en", "--categories"]
     printed = run("prepare_data.py", "--dataset", tmp_path / "own.csv", "--data", tmp_path / "data", *flags,
@@ -84,7 +86,7 @@ def test_somebodys_own_table(tmp_path):
 
 
 def test_a_missing_split_is_used_where_only_the_others_exist(tmp_path):
-    write_csv(tmp_path / "train.csv", sample("es", "train"))
+    write_csv(tmp_path / "train.csv", first_books("es", "train"))
     printed = run("prepare_data.py", "--dataset", tmp_path, "--data", tmp_path / "data", "--languages", "es").stdout
     assert "There is no split validation; see --validation-share" in printed
     result = run("train_trainer.py", "--data", tmp_path / "data", "--output-dir", tmp_path / "model", check=False)
