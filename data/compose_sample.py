@@ -5,7 +5,8 @@
 
 A review is about one thing (its "aspect", say a torn cover): one or two sentences say it, and the
 title sums it up. Around them stand circumstances, a second aspect and a closing line, in changing
-order, so that what the title needs is often not among the first three sentences.
+order, so that what the title needs is often not among the first three sentences. The tags behind the
+phrases, explained in phrases_en.txt, keep out what does not fit or contradicts what is already said.
 """
 
 import argparse
@@ -16,128 +17,161 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROWS = {"train": 4700, "validation": 340, "test": 340}  # per language
-OTHER_SHARE = 0.14  # share of rows that the book filter drops
-BOOKS = {"book", "digital_ebook_purchase"}
-FILES = {"audio", "app"}  # kinds that are never printed
+OTHER_SHARE = 0.15  # share of rows that the book filter drops
 SHORT_TITLE_SHARE = 0.07  # one or two words: the chapter's second filter drops them
+AGREEMENT = {  # Spanish: slot, then what stands there with a masculine and with a feminine noun
+    "el": ("el", "la"), "este": ("este", "esta"), "un": ("un", "una"), "lo": ("lo", "la"),
+    "o": ("o", "a"), "a": ("", "a"), "ella": ("él", "ella"),
+}  # fmt: skip
+
+
+class Phrase:
+    """A text and its tags: one word of each set in ``needs`` must be true of a review; ``tells`` becomes true of it."""
+
+    def __init__(self, text, tags):
+        self.text = text
+        clauses = [set(clause.split()) for clause in tags.split(",")]
+        self.tells = {word for clause in clauses for word in clause if word[-1] in "!+-"}
+        self.needs = [clause for clause in clauses if clause - self.tells]
+
+    def fits(self, facts):
+        """Whether a review of which ``facts`` are true can take this phrase."""
+        signs = {"!": "!+-", "+": "!-", "-": "!+"}  # with what another phrase must not have told of the same thing
+        barred = {word[:-1] + sign for word in self.tells for sign in signs[word[-1]]}
+        return not barred & facts and all(clause & facts for clause in self.needs)
+
+
+class Aspect(Phrase):
+    """What a review is about: how many stars it gives, its titles and its sentences."""
+
+    def __init__(self, stars, tags, weight):
+        super().__init__("", tags)
+        self.tells |= {"got+"} - {word.replace("-", "+") for word in self.tells}  # who judges a thing has got it
+        self.stars, self.weight, self.titles, self.sentences = [int(star) for star in stars.split()], weight, [], []
 
 
 def read_phrases(language):
-    """Return the sections of phrases_<language>.txt: aspects, kinds, items and the loose lines."""
-    aspects, sections = {}, {}
+    """Return what phrases_<language>.txt holds: the aspects and {section: list of phrases}."""
+    aspects, sections = [], {}
     for line in (HERE / f"phrases_{language}.txt").read_text(encoding="utf-8").splitlines():
+        text, _, tags = line.partition(" # ")
         if line.startswith("@") and "|" in line:
-            name, stars, channel, *kinds = (part.strip() for part in line[1:].split("|"))
-            section = aspects[name] = {"stars": [int(star) for star in stars.split()], "channel": channel}
-            section |= {"kinds": set(kinds[0].split()) if kinds else set(), "weight": 1 + ("often" in kinds)}
-            section |= {"titles": [], "sentences": []}
+            _, stars, tags, *often = line.split(" | ")
+            aspects.append(Aspect(stars, tags, 1 + len(often)))
         elif line.startswith("@"):
             section = sections[line[1:]] = []
         elif line.startswith("= "):
-            section["titles"].append(line[2:])
+            aspects[-1].titles.append(Phrase(text[2:], tags))
         elif line.startswith("- "):
-            section["sentences"].append(line[2:])
+            aspects[-1].sentences.append(Phrase(text[2:], tags))
         elif line and not line.startswith("#"):
-            section.append(line)
+            section.append(Phrase(text, tags))
     return aspects, sections
 
 
-def fill(rng, phrase, slots):
-    """Pick one of each [a|b], fill the {slots} and tidy the spaces."""
-    while choice := re.search(r"\[([^\[\]]*)\]", phrase):
-        phrase = phrase[: choice.start()] + rng.choice(choice[1].split("|")) + phrase[choice.end() :]
-    phrase = re.sub(r"\s+", " ", phrase.format(**slots)).strip()
-    if "El" not in slots:  # English
-        phrase = re.sub(r"\b([Aa]) (?=[aeio]|E)", r"\1n ", phrase)
-    return re.sub(r" ([,.:])", r"\1", phrase)
+def draw_thing(rng, aspect, nouns):
+    """Return a noun that fits the aspect, the category of its review, and what is true of it."""
+    things = []
+    for noun in nouns:
+        name, kinds, forms = (part.split() for part in noun.text.split(" | "))
+        things += [(" ".join(name), kinds, form) for form in forms if aspect.fits({form, *kinds})]
+    name, kinds, form = rng.choices(things, [3 if form == "ebook" else 7 for _, _, form in things])[0]
+    digital = form != "print" and rng.random() < 0.8
+    category = kinds[0] if form == "item" else "digital_ebook_purchase" if digital else "book"
+    return name, category, {form, *kinds}
 
 
-def make_slots(rng, language, sections, noun):
-    """Return the words that stay the same throughout one review; Spanish nouns end in " m" or " f"."""
-    slots = {name: rng.choice(sections[f"{name}s"]) for name in ("kid", "relative")} | {"age": rng.randint(3, 9)}
-    slots |= {name: rng.choice(sections[f"{name}s"]) for name in ("surname", "author")} | {"k": noun}
-    if language == "es":
-        slots["kid"], gender = slots["kid"].rsplit(" ", 1)
-        slots["ko"] = "o" if gender == "m" else "a"
+def draw_slots(rng, sections, noun):
+    """Return the words that stay the same throughout a review; Spanish nouns end in " m" or " f"."""
+    slots = {name: rng.choice(sections[f"{name}s"]).text for name in ("kid", "relative", "surname", "author")}
+    slots |= {"age": rng.randint(3, 6), "k": noun}
+    if noun.endswith((" m", " f")):
         slots["k"], gender = noun.rsplit(" ", 1)
-        masculine = ["el", "El", "este", "Este", "un", "Un", "o", "lo", "Lo", "a", "ella", "so"]
-        words = ["el", "El", "este", "Este", "un", "Un", "o", "lo", "Lo", "", "él"] if gender == "m" else (
-            ["la", "La", "esta", "Esta", "una", "Una", "a", "la", "La", "a", "ella"])  # fmt: skip
-        slots |= dict(zip(masculine, [*words, rng.choice("oa")], strict=True))
+        slots |= {slot: words[gender == "f"] for slot, words in AGREEMENT.items()}
+        slots["kid"], gender = slots["kid"].rsplit(" ", 1)
+        slots |= {"ko": "oa"[gender == "f"], "so": rng.choice("oa")}  # the endings for the child and for who writes
     return slots
 
 
-def compose(rng, language, aspects, sections):
-    """Return one review as a dictionary of stars, body, title and category."""
-    if rng.random() < OTHER_SHARE:
-        category, noun = (part.strip() for part in rng.choice(sections["items"]).split("|"))
-        names = [name for name, aspect in aspects.items() if aspect["channel"] == "other"]
-        name = rng.choice(names)
-    else:
-        weights = {name: aspect["weight"] for name, aspect in aspects.items() if aspect["channel"] != "other"}
-        name = rng.choices(list(weights), weights.values())[0]
-        channel, fitting = aspects[name]["channel"], aspects[name]["kinds"]
-        nouns = [[part.strip() for part in line.split("|")] for line in sections["kinds"]]
-        nouns = [(noun, kind) for noun, kind in nouns if fitting & {kind, "any"}]
-        nouns = [(noun, kind) for noun, kind in nouns if channel != "print" or kind not in FILES]
-        noun, kind = rng.choice(nouns)
-        digital = channel == "ebook" or kind in FILES or (channel == "both" and rng.random() < 0.3)
-        category = "digital_ebook_purchase" if digital and rng.random() < 0.8 else "book"
-        names = [
-            name
-            for name, aspect in aspects.items()
-            if aspect["channel"] in {"both", "ebook" if digital else "print"} and aspect["kinds"] & {kind, "any"}
-        ]
-    aspect = aspects[name]
-    slots = make_slots(rng, language, sections, noun)
-    stars = rng.choice(aspect["stars"])
-    mood = "-" if stars < 3 else "0" if stars == 3 else "+"
+def draw(rng, phrases, facts, count=1):
+    """Draw up to ``count`` phrases that fit one another and the facts, to which is added what they tell."""
+    drawn = []
+    while len(drawn) < count and (fitting := [p for p in phrases if p not in drawn and p.fits(facts)]):
+        drawn.append(rng.choice(fitting))
+        facts |= drawn[-1].tells
+    return drawn
 
-    main = rng.sample(aspect["sentences"], rng.choice([1, 2, 2]))
-    context = []
-    if category in BOOKS:
-        about = [line.split(" | ")[1] for line in sections["about"] if line.split(" | ")[0] == kind]
-        context = rng.sample(sections["context"], rng.choice([0, 0, 0, 1, 1, 2]))
-        context = ([rng.choice(about)] if rng.random() < 0.3 else []) + context
-    second = rng.choice([other for other in names if other != name])
-    second_mood = "-" if max(aspects[second]["stars"]) < 3 else "+" if min(aspects[second]["stars"]) > 3 else "0"
-    aside = []
-    if second_mood == mood and rng.random() < 0.4:
-        aside = [rng.choice(sections["and"]) if rng.random() < 0.3 else ""]
-    elif mood == "+" and second_mood == "-" and rng.random() < 0.35:
-        aside = [rng.choice(sections["but"])]
+
+def fill(rng, phrase, slots, chosen):
+    """Pick one of each [a|b], as in ``chosen`` if the review has picked there, fill the {slots} and tidy the spaces."""
+    text = phrase.text
+    while choice := re.search(r"\[([^\[\]]*)\]", text):
+        picked = chosen.setdefault(choice[1], rng.choice(choice[1].split("|")))
+        text = text[: choice.start()] + picked + text[choice.end() :]
+    text = re.sub(r"\s+", " ", text.format(**slots)).strip()
+    if "el" not in slots:  # English
+        text = re.sub(r"\b([Aa]) (?=[aeio]|E)", r"\1n ", text)
+    return capitalize(re.sub(r" ([,.:])", r"\1", text))
+
+
+def compose(rng, language, aspects, sections):
+    """Return one review as a dictionary of stars, body, title, language and category."""
+    other = rng.random() < OTHER_SHARE
+    group = [aspect for aspect in aspects if other == ({"item"} in aspect.needs)]
+    aspect = rng.choices(group, [aspect.weight for aspect in group])[0]
+    noun, category, facts = draw_thing(rng, aspect, sections["nouns"])
+    stars = rng.choice(aspect.stars)
+    mood = "-" if stars < 3 else "0" if stars == 3 else "+"
+    facts |= aspect.tells | {str(stars)}
+    slots, chosen = draw_slots(rng, sections, noun), {}
+
+    def say(phrases):
+        return [fill(rng, phrase, slots, chosen) for phrase in phrases]
+
+    main = say(draw(rng, aspect.sentences, facts, rng.choice([1, 2, 2])))
+    link, aside = None, []
+    if mood == "+" and rng.random() < 0.15:
         stars = 4
-    if aside:
-        sentence = fill(rng, rng.choice(aspects[second]["sentences"]), slots)
-        if aside[0] and sentence.split()[0] not in {"I", "Dr.", "Mr."}:
-            sentence = re.sub(r"\w", lambda letter: letter[0].lower(), sentence, count=1)
-        aside = [aside[0] + sentence]
-    close = [rng.choice(sections["close" + mood])] if rng.random() < 0.45 else []
+        facts = facts - {"5"} | {"4"}
+        link, aside = rng.choice(sections["but"]), say(draw(rng, sections["flaws"], facts))
+    elif rng.random() < 0.4:
+        facts.add("aside+")
+        alike = [a for a in group if a is not aspect and a.fits(facts) and stars in a.stars]
+        for second in draw(rng, alike, facts):
+            link, aside = rng.choice([None, None, *sections["and"]]), say(draw(rng, second.sentences, facts))
+    if aside and link:
+        if not aside[0].startswith(("I ", "Dr.", slots["author"])):
+            aside[0] = re.sub(r"\w", lambda letter: letter[0].lower(), aside[0], count=1)
+        aside[0] = capitalize(f"{link.text} {aside[0]}")
+    context = say(draw(rng, sections["about"], facts)) if rng.random() < 0.3 else []
+    if not other:
+        context += say(draw(rng, sections["context"], facts, rng.choice([0, 0, 0, 1, 1, 2])))
+    close = say(draw(rng, sections["close" + mood], facts)) if rng.random() < 0.45 else []
 
     order = rng.random()  # what the title sums up stands first, in the middle or late
-    if order < 0.35 or (aside and aside[0].startswith(tuple(sections["but"]))):
-        sentences = main + context + aside + close
-    elif order < 0.75:
+    if order < 0.35:
+        sentences = main + (aside + context if link else context + aside) + close
+    elif order < 0.75 or link:
         sentences = context + main + aside + close
     else:
         sentences = context + aside + main + close
-    body = " ".join(capitalize(fill(rng, sentence, slots)) for sentence in sentences[:6])
+    body = " ".join(sentences[:6])
 
-    draw = rng.random()
-    if draw < SHORT_TITLE_SHARE:
-        title = fill(rng, rng.choice(sections["short" + mood]), slots)
+    if rng.random() < SHORT_TITLE_SHARE:
+        title = say(draw(rng, sections["short" + mood], facts))[0]
     else:
         said = words(body)
-        drafts = [fill(rng, rng.choice(aspect["titles"]), slots) for _ in range(12)]
-        title = capitalize(max(drafts, key=lambda draft: len(words(draft) & said) / (len(words(draft)) + 1)))
+        drafts = [fill(rng, title, slots, dict(chosen)) for title in aspect.titles * 4 if title.fits(facts)]
+        title = max(drafts, key=lambda draft: len(words(draft) & said) / (len(words(draft)) + 1))
     habit = rng.random()  # how people type
     if habit < 0.03:
         body, title = body.lower(), title.lower()
     elif habit < 0.07:
-        body, title = body.rstrip(".") + "!!!", title + "!"
+        body, title = body.rstrip(".!") + "!!!", title + "!"
     elif habit < 0.12:
         body, title = body.rstrip("."), title + "."
-    return {"stars": stars, "review_body": body, "review_title": title, "product_category": category}
+    review = {"stars": stars, "review_body": body, "review_title": title}
+    return review | {"language": language, "product_category": category}
 
 
 def words(text):
@@ -168,18 +202,12 @@ def main():
                 if review["review_body"].lower() in seen:
                     continue
                 seen.add(review["review_body"].lower())
-                number = f"{rng.randrange(10**7):07d}"
-                row = {
-                    "review_id": f"{language}_{number}",
+                ids = {
+                    "review_id": f"{language}_{rng.randrange(10**7):07d}",
                     "product_id": f"product_{language}_{rng.randrange(10**4):04d}",
                     "reviewer_id": f"reviewer_{language}_{rng.randrange(10**4):04d}",
-                    "stars": review["stars"],
-                    "review_body": review["review_body"],
-                    "review_title": review["review_title"],
-                    "language": language,
-                    "product_category": review["product_category"],
                 }
-                lines.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+                lines.append(json.dumps(ids | review, ensure_ascii=False, separators=(",", ":")) + "\n")
             path = args.output_dir / f"{language}_{split}.jsonl"
             path.write_text("".join(lines), encoding="utf-8", newline="\n")
             print(f"{path}: {count:,} rows")
