@@ -1,114 +1,143 @@
-"""What two or more of the scripts need and what is not their lesson; sections are named as in the chapter."""
+"""The plumbing of the scripts, called as ``common.name``; the lesson itself stands in them."""
 
 import argparse
 import ctypes
 import functools
-import hashlib
+import glob
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import unicodedata
-from collections import Counter
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import datasets
 import evaluate
+import filelock
+import huggingface_hub
+import matplotlib.pyplot as plt
+import nltk
 import numpy as np
+import pandas as pd
 import punkt
+import pyarrow.compute
 import torch
 import transformers
 from accelerate import PartialState
-from huggingface_hub import EvalResult, HfApi, ModelCardData
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-from huggingface_hub.utils import get_session
-from nltk.stem import PorterStemmer, SnowballStemmer
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+from datasets.fingerprint import Hasher
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Sampler
 from tqdm.auto import tqdm
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.modeling_outputs import BaseModelOutput
 
-transformers.logging.set_verbosity_error()
+logging.disable(logging.WARNING)  # hints of the libraries; what the user must know is said by fail()
 transformers.logging.disable_progress_bar()  # of loading weights; the long work has bars of its own
-datasets.logging.set_verbosity_error()
-logging.getLogger("accelerate").setLevel(logging.ERROR)
 
-ROOT = Path(__file__).parent
-MAX_INPUT_LENGTH = 512  # tokens of a review; the chapter's
-MAX_TARGET_LENGTH = 30  # tokens of a title; the chapter's
+HUB = huggingface_hub.constants.ENDPOINT
+CACHE = tempfile.TemporaryDirectory()  # of load_dataset; one that stays would give back files as they were before
 
-# ------------------------------------------------------------------------------------------------
-# Presets, flags and errors
-# ------------------------------------------------------------------------------------------------
+# ---- Flags and errors --------------------------------------------------------------------------
+
+
+def number(kind, low, high=10**9):
+    """Return the type of a flag with an int or float from ``low`` to ``high``."""
+
+    def parse(value):
+        if not low <= kind(value) <= high:  # nan is in no range
+            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
+        return kind(value)
+
+    return parse
+
 
 PRESETS = {
-    "sample": "the bundled synthetic reviews and a tiny mT5 with random weights",
-    "amazon": "the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
+    "sample": "defaults for the bundled synthetic reviews and a tiny mT5 with random weights",
+    "amazon": "defaults for the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
 }
-FLAGS = {  # what argparse is told of each flag; the defaults stand in the scripts
-    "dataset": {"metavar": "PATH_OR_HUB_ID", "help": "file, folder or Hub data set with the reviews"},
-    "languages": {"nargs": "+", "metavar": "CODE", "help": "languages to keep"},
-    "text_column": {"metavar": "NAME", "help": "column with the review"},
-    "title_column": {"metavar": "NAME", "help": "column with its title"},
-    "categories": {"nargs": "*", "metavar": "NAME", "help": "product categories to keep; none named: all"},
-    "data": {"metavar": "DIR", "help": "folder of the prepared data"},
-    "model": {"metavar": "CHECKPOINT", "help": "folder or Hub id; tiny: the one that prepare_data.py made"},
-    "output_dir": {"metavar": "DIR", "help": "folder for the model and results.json"},
-    "epochs": {"type": int, "metavar": "N"},
-    "batch_size": {"type": int, "metavar": "N", "help": "rows a device and step"},
-    "learning_rate": {"type": float, "metavar": "RATE"},
-    "weight_decay": {"type": float, "metavar": "RATE"},
-    "gradient_accumulation_steps": {"type": int, "metavar": "N", "help": "batches an optimizer step"},
-    "max_steps": {"type": int, "metavar": "N", "help": "stop after so many optimizer steps; -1: never"},
-    "save_steps": {"type": int, "metavar": "N", "help": "save every N steps; 0: after each epoch only"},
-    "resume": {"action": "store_true", "help": "continue from the newest complete checkpoint"},
-    "trim_vocab": {"action": "store_true", "help": "cut the vocabulary to what the training split uses (T5, mT5)"},
-    "group_by_length": {"action": argparse.BooleanOptionalAction, "help": "batches of about one length"},
-    "bf16": {"action": argparse.BooleanOptionalAction, "help": "bfloat16 products; None: where the device has them"},
-    "seed": {"type": int, "metavar": "N", "help": "of shuffling, dropout and random weights"},
-    "rouge": {"choices": ["language", "chapter"], "help": "stems and splits by language, or as the chapter"},
-    "push_to_hub": {"metavar": "REPO", "help": "Hub repository (user/name) to push the model to"},
-    "validation_share": {"type": float, "metavar": "SHARE", "help": "of train, where there is no validation split"},
-    "split": {"choices": ["validation", "test"], "help": "score the model on this split against lead-3"},
-    "examples": {"type": int, "nargs": "+", "metavar": "ROW", "help": "rows of the test split to show"},
-    "input": {"metavar": "FILE", "help": "CSV, JSONL or TXT (a review a line) to summarize"},
-    "output": {"metavar": "FILE", "help": "file for the summaries of --input (JSONL) or the scores of --split (JSON)"},
+FLAGS = {  # flag: (type or choices, default where the script has none, help, nargs of a list)
+    "data": (str, "data/prepared/{preset}", "folder of the prepared data"),
+    "dataset": (str, None, "file, folder or Hub data set (user/name) with the reviews"),
+    "languages": (str, ["en", "es"], "codes of the languages to keep", "+"),
+    "text_column": (str, "review_body", "column with the review"),
+    "title_column": (str, "review_title", "column with its title"),
+    "categories": (str, ["book", "digital_ebook_purchase"], "product categories to keep; none named: all", "*"),
+    "validation_share": (number(float, 0, 0.9), 0.0, "share of train that becomes validation where there is none"),
+    "model": (str, None, "folder or Hub id of a checkpoint; tiny: the one that prepare_data.py made"),
+    "output_dir": (str, None, "folder to write to"),
+    "max_input_length": (number(int, 1), 512, "tokens of a review; more are cut off"),
+    "max_target_length": (number(int, 1), 30, "tokens of a title; more are cut off, and none are written"),
+    "epochs": (number(int, 1), 10, "passes over the training split"),
+    "batch_size": (number(int, 1), 8, "rows a device and batch"),
+    "learning_rate": (number(float, 1e-30, 1e30), None, "of the first step; falls to 0 linearly"),
+    "weight_decay": (number(float, 0), 0.01, "of AdamW, for matrices only"),
+    "gradient_accumulation_steps": (number(int, 1), 1, "batches an optimizer step"),
+    "max_steps": (number(int, 1), None, "stop after so many optimizer steps, whatever --epochs says"),
+    "save_steps": (number(int, 1), None, "save a checkpoint every so many steps, not only after each epoch"),
+    "resume": (bool, False, "continue from the newest whole checkpoint"),
+    "trim_vocab": (bool, False, "cut the vocabulary to what the training split uses (T5, mT5)"),
+    "num_beams": (number(int, 1), None, "beams of the search for a title; None: the checkpoint's own"),
+    "group_by_length": (bool, True, "rows of about one length in a step, so that little is padded"),
+    "bf16": (bool, None, "products in bfloat16; None: where the device has them"),
+    "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
+    "rouge": (["language", "rouge_score", "rouge_score_stemmer"], "language", "how words are counted: see README"),
+    "report_to": (str, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
+    "push_to_hub": (str, None, "Hub repository (user/name) to push the model to"),
+    "split": (["validation", "test"], None, "score the model on this split against lead-3"),
+    "examples": (number(int, 0), None, "rows of the test split to show", "+"),
+    "language": (str, None, "code of the reviews' language, where no column 'language' has it"),
+    "input": (str, None, "file to summarize: CSV, JSON, JSONL, Parquet or TXT (a review a line)"),
+    "output": (str, None, "file for the summaries of --input or --split: .csv, else JSONL"),
+    "scores": (str, None, "file for the table of --split, as JSON"),
+    "text": (str, [], "reviews to summarize; - reads one from standard input", "*"),
 }
+TRAINING_FLAGS = (
+    "data model output_dir max_input_length max_target_length epochs batch_size learning_rate weight_decay "
+    "gradient_accumulation_steps max_steps save_steps resume trim_vocab num_beams group_by_length bf16 seed rouge "
+    "report_to push_to_hub"
+)
 
 
-TRAINING_DEFAULTS = {  # of both training scripts, in both presets
-    "data": "data/prepared/{preset}",
-    "gradient_accumulation_steps": 1,
-    "max_steps": -1,
-    "save_steps": 0,
-    "resume": False,
-    "trim_vocab": False,
-    "group_by_length": True,
-    "seed": 42,
-    "rouge": "language",
-    "push_to_hub": None,
-}
+def parse_args(doc, flags, presets):
+    """Read the flags of a script, say which preset it runs and return an ``argparse.Namespace``.
 
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keep the docstring's lines and show every default."""
-
-
-def fail(message):
-    """End the run with one line, on the main process only, and exit code 2."""
-    print_main(f"{Path(sys.argv[0]).name}: error: {' '.join(str(message).split())}")
-    sys.exit(2)
+    ``flags`` names them; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message} (see --help)")
+    parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
+    defaults = {preset: {flag: FLAGS[flag][1] for flag in flags.split()} | presets[preset] for preset in PRESETS}
+    for flag in flags.split():
+        kind, _, explanation, *nargs = FLAGS[flag]
+        shown = " or ".join(dict.fromkeys(str(defaults[preset][flag]) for preset in PRESETS))
+        options = {"help": f"{explanation} (default: {shown})"}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"choices" if isinstance(kind, list) else "type": kind, "nargs": nargs[0] if nargs else None}
+        parser.add_argument("text" if flag == "text" else f"--{flag.replace('_', '-')}", **options)
+    args = parser.parse_args()
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if launched == "fp16":
+        fail("--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
+    if "bf16" in args and args.bf16 is None and launched:
+        args.bf16 = launched == "bf16"
+    for flag, default in defaults[args.preset].items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, default.format(preset=args.preset) if isinstance(default, str) else default)
+        if getattr(args, flag) == "":
+            fail(f"--{flag.replace('_', '-')} must not be empty")
+    other = next(name for name in PRESETS if name != args.preset)
+    print_main(f"Preset {args.preset}: {PRESETS[args.preset]}. (--preset {other}: {PRESETS[other]}.)")
+    return args
 
 
 def print_main(message):
@@ -117,245 +146,354 @@ def print_main(message):
         tqdm.write(message, file=sys.stderr)
 
 
-def first_line(error):
-    """Return what an exception of a library says first; the rest is for its developers."""
-    return str(error).strip().split("\n")[0][:200]
+def printable(text):
+    """Return ``text`` with its control characters escaped: a review must not steer the terminal."""
+    return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in text)
 
 
-def parse_args(doc, defaults, positional=None):
-    """Read the flags of a script, print its first line and return an ``argparse.Namespace``.
-
-    ``defaults`` maps each preset to {flag: default}; a script takes the flags that stand there.
-    """
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=HelpFormatter, parents=[chooser], allow_abbrev=False
-    )
-    chooser.error = parser.error = lambda message: fail(f"{message} (see --help)")
-    preset = chooser.parse_known_args()[0].preset
-    for flag, default in defaults[preset].items():
-        if isinstance(default, str):
-            default = default.format(preset=preset)
-        spec = {"help": "one of the training arguments", **FLAGS[flag]}
-        parser.add_argument(f"--{flag.replace('_', '-')}", default=default, **spec)
-    if positional:
-        parser.add_argument(positional, nargs="*", help="reviews to summarize; - reads standard input")
-    args = parser.parse_args()
-    for flag in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps"):
-        if getattr(args, flag, 1) <= 0:
-            fail(f"--{flag.replace('_', '-')} must be above 0")
-    other = next(name for name in PRESETS if name != preset)
-    print_main(f"Preset {preset}: {PRESETS[preset]}. (--preset {other}: {PRESETS[other]}.)")
-    return args
-
-
-def write(file, text):
-    """Write ``text`` to ``file``, whole or not at all."""
-    Path(f"{file}.new").write_text(text, encoding="utf-8")
-    os.replace(f"{file}.new", file)
+def fail(message):
+    """End the run with one line, on the main process only, and exit code 2."""
+    message = re.sub(r"//[^/@\s]*@", "//", " ".join(str(message).split()))  # no password of an address
+    print_main(printable(f"{Path(sys.argv[0]).name}: error: {message}"))
+    sys.exit(2)
 
 
 @contextmanager
-def new_files(folder):
-    """Yield an empty folder beside ``folder`` and move its entries there when the block has ended well.
-
-    Until then nothing in ``folder`` changes; other entries of it are kept.
-    """
-    folder, new = Path(folder), Path(f"{folder}.new")
+def expected(what, remedy):
+    """Turn whatever a library raises in the block into the one line: what failed, its root cause, what to do."""
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        yield new
-        folder.mkdir(exist_ok=True)
-        for entry in new.iterdir():
+        yield
+    except Exception as error:
+        while error.__cause__ and not isinstance(error, OSError):  # the cause says what is wrong with a file
+            error = error.__cause__
+        fail(f"{what}: {str(error).strip().split(chr(10))[0][:300] or type(error).__name__}; {remedy}")
+
+
+def command(main):
+    """Decorate the ``main`` of a script: files, signals and pipes that fail end in one line, a bug in its traceback."""
+
+    @functools.wraps(main)
+    def run():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        try:
+            main()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print_main(f"{Path(sys.argv[0]).name}: stopped; a training goes on with the same command and --resume")
+            sys.exit(130)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Exception as error:
+            if isinstance(error, OSError) or "(os error" in str(error):  # as the libraries in Rust say it
+                fail(f"{error}; check the path, its permissions and the space on the disk")
+            raise
+
+    return run
+
+
+# ---- Files -------------------------------------------------------------------------------------
+
+
+def claim(folder, *marks, wait=False):
+    """Make ``folder`` ours to write to until the script ends, or end the run with one line.
+
+    It must be absent, empty or carry one of ``marks``, JSON files of ours, and no other process may write to it:
+    for that one we end, or with ``wait`` wait and return True.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()  # where it cannot be written, this says so
+    foreign = [entry.name for entry in folder.iterdir()]
+    if foreign and not any(is_ours(folder / mark) for mark in marks):
+        fail(f"{folder} holds {foreign[0]} and was not written by this program; name another folder")
+    lock = lock_of(Path(tempfile.gettempdir(), f"summarization-{Hasher.hash((os.getuid(), str(folder.resolve())))}"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if not wait:
+            fail(f"another run writes to {folder}; wait for it or name another folder")
+        print_main(f"Another run writes to {folder}: waiting for it")
+        return bool(lock.acquire())
+    return False
+
+
+lock_of = functools.cache(filelock.FileLock)  # which holds the lock until the process ends
+
+
+def is_ours(file):
+    """Return whether ``file`` is a JSON file that this program wrote: all of them say the preset."""
+    return file.is_file() and b'"preset": ' in file.read_bytes()
+
+
+def read_json(file):
+    with expected(f"cannot read {file}", "delete it or name another folder"):
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def write_json(file, content):
+    """Write ``content`` to ``file``, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as folder:
+        new = Path(folder, "new")
+        new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(file)
+
+
+@contextmanager
+def new_files(folder, key):
+    """Yield an empty folder and move its entries to ``folder`` when the block has ended well; others stay there.
+
+    ``key``, without which nothing loads, goes first and comes last: a torn folder is never taken for a whole one.
+    """
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as new:
+        yield Path(new)
+        (folder / key).unlink(missing_ok=True)
+        for entry in sorted(Path(new).iterdir(), key=lambda entry: entry.name == key):
             if (folder / entry.name).is_dir():
                 shutil.rmtree(folder / entry.name)
             entry.replace(folder / entry.name)
-    except Exception as error:
-        if not isinstance(error, OSError) and "(os error" not in str(error):  # as the libraries in Rust say it
-            raise
-        fail(f"cannot write {folder}: {first_line(error)}; free space or name another folder")
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------
-# Preparing a multilingual corpus
-# ------------------------------------------------------------------------------------------------
-
-
-def run_stage(script, missing, *flags):
-    """Run the script that makes what is ``missing``, as a process of its own, and say so."""
-    print(f"{missing} is missing: running {script} first", file=sys.stderr)
-    code = subprocess.run([sys.executable, str(ROOT / script), *flags]).returncode
-    if code:
-        sys.exit(code)
-
-
-def load_prepared(args, *splits):
-    """Return the ``DatasetDict`` in ``--data``, made by prepare_data.py (run here if it is missing)."""
-    with PartialState().local_main_process_first():
-        if not (Path(args.data) / "dataset_dict.json").exists():
-            run_stage("prepare_data.py", args.data, "--preset", args.preset, "--data", args.data)
-    try:
-        books = datasets.load_from_disk(args.data)
-    except Exception as error:  # whatever is wrong with it, the remedy is the same
-        fail(f"cannot read {args.data} ({error}); delete it and run prepare_data.py again")
-    for split in splits:
-        if split not in books:
-            fail(f"{args.data} has no split {split}, only {', '.join(books)}; see prepare_data.py --validation-share")
-    return books
-
-
-# ------------------------------------------------------------------------------------------------
-# Preprocessing the data
-# ------------------------------------------------------------------------------------------------
+# ---- Preparing a multilingual corpus -----------------------------------------------------------
 
 
 def check_hub(remedy):
     """End the run at once where the Hub cannot be reached; its clients would retry for half a minute."""
-    try:
-        if not HF_HUB_OFFLINE:
-            get_session().head(ENDPOINT, timeout=5)
-    except Exception as error:  # whichever network library the client uses
-        fail(f"cannot reach {ENDPOINT} ({error}); {remedy}")
+    with expected(f"cannot reach {HUB}", remedy):
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            huggingface_hub.utils.get_session().head(HUB, timeout=5)
+
+
+def locate(path, flag, language=""):
+    """Return the arguments of ``load_dataset`` for a local file or folder or a Hub data set.
+
+    It finds format and splits by the names of the files; of a folder with a folder for the language, it gets that.
+    """
+    if Path(path).is_file():
+        files = {"data_files": glob.escape(Path(path).name), "data_dir": None}
+        return {"path": str(Path(path).parent), **files, "cache_dir": CACHE.name}
+    exists, folder = os.path.isdir, path
+    if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
+        check_hub(f"without a network give {flag} a file or folder instead of {path}")
+        exists, folder = huggingface_hub.HfFileSystem().isdir, f"datasets/{path}"
+    if not exists(folder):
+        fail(f"{flag} {path} does not exist; name a file, a folder or a Hub data set (user/name)")
+    own = language if language and exists(f"{folder}/{language}") else None
+    return {"path": path, "data_dir": own, "cache_dir": CACHE.name}
+
+
+def check_columns(rows, columns, name, remedy):
+    """End the run with one line where a column of texts is missing or holds something else."""
+    for column in columns:
+        if column not in rows.column_names:
+            fail(f"{name} has no column {column!r} but {rows.column_names}; {remedy}")
+        if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+            fail(f"{name}: the column {column!r} holds {rows.features[column]}, not text; {remedy}")
+
+
+def start_run(args, state):
+    """Say how many processes train, make --output-dir and --push-to-hub ours before the work, and set the seed."""
+    if int(os.environ.get("WORLD_SIZE", 1)) != state.num_processes:
+        fail(f"the launcher started {os.environ['WORLD_SIZE']} processes that do not know of each other; see README")
+    print_main(f"{state.num_processes} process(es) on {state.device.type}")
+    launcher = Path(f"/proc/{os.getppid()}/environ")  # what the user gave it (Linux)
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and launcher.exists() and state.num_processes == 1
+    if launched and b"OMP_NUM_THREADS=" not in launcher.read_bytes():
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # `accelerate launch` has set 1; python would take all
+    if state.is_main_process:
+        if Path(args.output_dir).resolve() == Path(args.model).resolve():
+            fail("--output-dir is the folder of --model, which would be overwritten; name another one")
+        claim(args.output_dir, "run.json", "results.json")
+    if state.is_main_process and args.push_to_hub:  # now, so that a bad token shows at once
+        check_hub("train without --push-to-hub and push later")
+        with expected(f"cannot push to {args.push_to_hub}", "log in with `hf auth login`"):
+            huggingface_hub.create_repo(args.push_to_hub, exist_ok=True)
+    transformers.set_seed(args.seed)
+
+
+def load_prepared(args, *splits):
+    """Return the ``DatasetDict`` in ``--data``; where it is missing, prepare_data.py makes it first."""
+    with PartialState().local_main_process_first():
+        if not Path(args.data, "dataset_dict.json").exists():
+            print_main(f"{args.data} is missing: running prepare_data.py first")
+            script = Path(__file__).with_name("prepare_data.py")
+            result = subprocess.run([sys.executable, script, "--preset", args.preset, "--data", args.data])
+            if result.returncode:
+                sys.exit(result.returncode)
+    with expected(f"cannot read {args.data}", "name another folder, or delete it and run prepare_data.py again"):
+        books = datasets.load_from_disk(args.data)
+    args.dataset = read_json(Path(args.data, "arguments.json"))["dataset"]
+    for split in splits:
+        if split not in books:
+            remedy = "; see prepare_data.py --validation-share" * (split == "validation")
+            fail(f"{args.data} has no split {split}, only {', '.join(books)}{remedy}")
+    return books
+
+
+def longest_first(rows):
+    """Return ``rows`` from the longest review to the shortest, so that a batch has little padding."""
+    return rows.select(np.argsort([-len(review) for review in rows["review_body"]], kind="stable"))
+
+
+# ---- Models and preprocessing ------------------------------------------------------------------
 
 
 def load(auto_class, name, **options):
     """Return ``auto_class.from_pretrained(name)``, or end the run with a line on --model."""
     if not Path(name).is_dir():
         check_hub(f"without a network give --model the folder of a checkpoint instead of {name}")
-    try:
-        return auto_class.from_pretrained(name, **options)
-    except Exception as error:  # the libraries raise anything from OSError to KeyError here
-        fail(
-            f"cannot load --model {name}: {first_line(error)}; name a folder that a training script wrote or a Hub id"
-        )
-
-
-def keep_freed_memory():
-    """Let glibc keep large freed blocks: each step needs as many again, and new pages take as long as AdamW."""
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    with expected(f"cannot load --model {name}", "name a folder that a training script wrote or a Hub id"):
+        return auto_class.from_pretrained(name, trust_remote_code=False, **options)
 
 
 def load_checkpoint(args):
-    """Return tokenizer and model of --model, a folder or a Hub repository, in fp32."""
-    keep_freed_memory()
-    name = str(Path(args.data) / "tiny-mt5") if args.model == "tiny" else args.model
-    tokenizer, model = load(AutoTokenizer, name), load(AutoModelForSeq2SeqLM, name, dtype=torch.float32)
-    # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then
-    # whatever ties weights again overwrites the head.
-    model.config.tie_word_embeddings = False
+    """Return tokenizer and model of --model, a folder or a Hub repository, in fp32, set up to write titles.
+
+    What differs between T5, mT5, BART, PEGASUS, mBART-50 and GPT-2 is read from the checkpoint's configuration and
+    tokenizer, here and in the three functions below.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        # glibc keeps large freed blocks: each step needs as many again, and new pages take as long as AdamW.
+        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    name = str(Path(args.data, "tiny-mt5")) if args.model == "tiny" else args.model
+    config, tokenizer = load(transformers.AutoConfig, name), load(transformers.AutoTokenizer, name)
+    if Path(name).is_dir() and not any(Path(name, file).exists() for file in tokenizer.vocab_files_names.values()):
+        fail(f"--model {name} holds no tokenizer; copy the files of the one it was trained with into it")
+    auto_class = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    if not config.is_encoder_decoder:  # GPT-2
+        if "epochs" in args:
+            fail(f"{config.model_type} has no encoder and is not trained here; predict.py takes it as it is")
+        tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
+    model, report = load(auto_class, name, dtype=torch.float32, output_loading_info=True)
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
+        fail(f"--model {name}: {len(wrong)} weights are missing or unknown, such as {wrong[0]}; they would be random")
+    # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then whatever ties
+    # weights again overwrites the head. In the other families it is tied, and saved without the head.
+    model.config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if hasattr(model, "shared"):  # T5 has its embeddings as three modules of one weight, which FSDP refuses
         model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
-    model.generation_config.max_new_tokens = MAX_TARGET_LENGTH
-    model.generation_config.max_length = None  # would count the start token too
+    for module in model.modules():
+        if "Sinusoidal" in type(module).__name__:  # PEGASUS: constants, for which DDP would await gradients
+            module.requires_grad_(False)
+    generation = model.generation_config
+    generation.max_new_tokens, generation.max_length = args.max_target_length, None  # that counts the start token too
+    generation.min_length = 0  # BART's is one for summaries of news
+    generation.num_beams = args.num_beams or generation.num_beams
+    if language_ids(tokenizer):
+        generation.forced_bos_token_id = None  # one language for all rows of a batch
     # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
     pieces = tokenizer.convert_ids_to_tokens(range(model.config.vocab_size))  # get_vocab() may hide a twin
-    sentinels = [number for number, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
-    model.generation_config.suppress_tokens = sentinels or None
+    generation.suppress_tokens = [
+        i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece
+    ] or None
     return tokenizer, model
+
+
+def language_ids(tokenizer):
+    """Return {"en": id of en_XX, ...} if the tokenizer marks each text with its language (mBART-50), else {}."""
+    return {code.split("_")[0]: number for code, number in getattr(tokenizer, "lang_code_to_id", {}).items()}
+
+
+def preprocess_function(examples, tokenizer, config, max_input_length=512, max_target_length=30):
+    """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels; without titles, no labels.
+
+    Differs from the chapter: two calls, because ``text_target`` would share ``max_length``.
+    """
+    task = (getattr(config, "task_specific_params", None) or {}).get("summarization") or {}
+    reviews = [task.get("prefix", "") + review for review in examples["review_body"]]  # T5: "summarize: "
+    suffix = [] if config.is_encoder_decoder else tokenizer("\nTL;DR:")["input_ids"]  # GPT-2 writes on from there
+    positions = getattr(config, "max_position_embeddings", None) or max_input_length
+    room = positions if config.is_encoder_decoder else positions - len(suffix) - max_target_length
+    model_inputs = tokenizer(reviews, max_length=min(max_input_length, room), truncation=True)
+    for ids, mask in zip(model_inputs["input_ids"], model_inputs["attention_mask"], strict=True):
+        ids += suffix
+        mask += [1] * len(suffix)
+    if "review_title" in examples:
+        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
+        model_inputs["labels"] = labels["input_ids"]
+    if codes := language_ids(tokenizer):
+        if not set(examples.get("language", [None])) <= set(codes):
+            fail(f"the checkpoint knows texts of {', '.join(sorted(codes))}; name one of them with --language")
+        for name in {"input_ids", "labels"} & set(model_inputs):
+            for ids, language in zip(model_inputs[name], examples["language"], strict=True):
+                ids[0] = codes[language]
+    return model_inputs
+
+
+def generation_inputs(tokenizer, batch, outputs=None):
+    """Return the arguments of ``generate`` for a batch; the model's ``outputs`` for it save encoding it again."""
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if outputs is not None:
+        inputs["encoder_outputs"] = BaseModelOutput(outputs.encoder_last_hidden_state)
+    if language_ids(tokenizer):  # mBART-50 starts a title with its language, which is that of the review
+        inputs["decoder_input_ids"] = batch["input_ids"][:, :1]
+    return inputs
 
 
 def trim_vocab(tokenizer, model, rows):
     """Cut a T5 or mT5 model, in place, to the pieces that ``rows`` use; return the tokenizer of them.
 
-    Also kept are special tokens and each single-character piece that is a digit, a sign or a letter of a script
-    that makes up a hundredth of the letters, so that other texts can still be written. The scores stay, so
-    that ``rows`` are cut into the same pieces as before.
+    Also kept are special tokens and, to write other texts, single characters: digits, signs and the letters of each
+    script in ``rows``. The scores stay, so that ``rows`` are cut into the same pieces as before.
     """
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     specification = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
     if specification["model"].get("type") != "Unigram" or not hasattr(model, "shared"):
         fail(f"--trim-vocab is for T5 and mT5, not for {model.config.model_type}; leave it out")
-    counts = np.zeros(len(pieces), dtype=int)
+    used = np.zeros(len(tokenizer), dtype=bool)
     for batch in rows.select_columns(["review_body", "review_title"]).iter(batch_size=1000):
         for texts in batch.values():
-            counts += np.bincount(np.concatenate(tokenizer(texts)["input_ids"]), minlength=len(pieces))
-
-    def script(letter):
-        return unicodedata.name(letter, "").split(" ")[0]  # LATIN SMALL LETTER A
-
-    scripts = Counter()
-    for number in counts.nonzero()[0]:
-        scripts.update({script(char): int(counts[number]) for char in pieces[number] if char.isalpha()})
-    scripts = {name for name, letters in scripts.items() if letters > scripts.total() / 100}
+            used[np.concatenate(tokenizer(texts)["input_ids"])] = True
+    pieces = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    script = [unicodedata.name(piece[0], "").split(" ")[0] if piece.isalpha() else "" for piece in pieces]  # LATIN
+    scripts = {"", *(script[number] for number in used.nonzero()[0])}
+    used |= [len(piece) < 2 and script in scripts for piece, script in zip(pieces, script, strict=True)]
+    used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
     vocabulary = specification["model"]["vocab"]
-    kept = {*counts.nonzero()[0].tolist(), *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    kept.add(min(range(len(vocabulary)), key=lambda number: vocabulary[number][1]))  # unknown characters cost by it
-    for number, piece in enumerate(pieces):
-        char = piece.removeprefix("▁")
-        if len(char) == 0 or len(char) == 1 and (script(char) in scripts or unicodedata.category(char)[0] in "NPS"):
-            kept.add(number)
-    kept = sorted(kept)
+    used[np.argmin([score for _, score in vocabulary])] = True  # what unknown characters cost goes by it
+    kept = used.nonzero()[0].tolist()
     new = {old: number for number, old in enumerate(kept)}
 
     specification["model"]["vocab"] = [vocabulary[number] for number in kept if number < len(vocabulary)]
     specification["model"]["unk_id"] = new[specification["model"]["unk_id"]]
     for token in specification["added_tokens"]:
         token["id"] = new[token["id"]]
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         Path(folder, "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
-        name, tokenizer = tokenizer.name_or_path, AutoTokenizer.from_pretrained(folder)
-    tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = name  # the cache of tokenize() goes by it
+        name, tokenizer = tokenizer.name_or_path, transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = name  # the cache of books.map() goes by it
     tokenizer.init_kwargs.pop("vocab_file", None)
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight = torch.nn.Parameter(layer.weight.data[kept])
     model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
+    model.tie_weights()  # T5's head is its embeddings
     for config in (model.config, model.generation_config):
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             setattr(config, name, new.get(getattr(config, name)))
     suppressed = model.generation_config.suppress_tokens or []
     model.generation_config.suppress_tokens = [new[number] for number in suppressed if number in new] or None
-    print_main(f"Vocabulary: kept {len(kept):,} of {len(pieces):,} pieces, {model.num_parameters():,} parameters")
+    print_main(f"Vocabulary: kept {len(kept):,} of {len(used):,} pieces, {model.num_parameters():,} parameters")
     return tokenizer
 
 
-def preprocess_function(examples, tokenizer):
-    """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels.
-
-    Differs from the chapter: two calls, because ``text_target`` would share ``max_length``.
-    """
-    model_inputs = tokenizer(examples["review_body"], max_length=MAX_INPUT_LENGTH, truncation=True)
-    labels = tokenizer(examples["review_title"], max_length=MAX_TARGET_LENGTH, truncation=True)
-    model_inputs["labels"] = labels["input_ids"]
-    model_inputs["length"] = [len(input_ids) for input_ids in model_inputs["input_ids"]]
-    return model_inputs
+# ---- Order of rows, losses, precision ----------------------------------------------------------
 
 
-def tokenize(books, tokenizer):
-    """Return ``books`` as input_ids, attention_mask, labels and length; the result is cached on disk."""
-    with PartialState().local_main_process_first():
-        return books.map(
-            preprocess_function,
-            batched=True,
-            fn_kwargs={"tokenizer": tokenizer},
-            remove_columns=books["train"].column_names,
-            desc="Tokenize",
-        )
-
-
-def longest_first(rows):
-    """Return the numbers of tokenized ``rows``, the longest first, so that a batch has little padding."""
-    return np.argsort(-rows.with_format("numpy")["length"][:], kind="stable")
-
-
-class LengthGroupedSampler(Sampler):
+class LengthGroupedSampler(torch.utils.data.Sampler):
     """Order the rows of an epoch so that those of one optimizer step have about the same length.
 
-    ``step_rows`` is batch size × batches a step × processes: however a step is cut, it has the same rows.
-    The few rows that fill no whole step are left out, others in each epoch.
+    However a step is cut into batches and processes, it has the same rows. The few rows that fill no whole step are
+    left out, others in each epoch.
     """
 
-    def __init__(self, rows, step_rows, seed, group_by_length=True):
-        if len(rows) < step_rows:
-            fail(f"the training split has {len(rows)} rows, one step takes {step_rows}; lower --batch-size")
-        self.lengths = rows.with_format("numpy")["length"][:]
-        self.step_rows, self.seed, self.group_by_length, self.epoch = step_rows, seed, group_by_length, 0
+    def __init__(self, rows, args, processes):
+        self.step_rows = args.batch_size * args.gradient_accumulation_steps * processes
+        if len(rows) < self.step_rows:
+            fail(f"the training split has {len(rows)} rows, one step takes {self.step_rows}; lower --batch-size")
+        self.lengths = pyarrow.compute.list_value_length(rows.with_format("arrow")[:]["input_ids"]).to_numpy()
+        self.seed, self.group_by_length, self.epoch = args.seed, args.group_by_length, 0
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -393,20 +531,8 @@ def row_losses(outputs, labels):
     return torch.stack([losses.sum(dim=1), (labels != -100).sum(dim=1)], dim=1)
 
 
-# ------------------------------------------------------------------------------------------------
-# Checkpoints
-# ------------------------------------------------------------------------------------------------
-
-
 def mixed_precision(bf16):
-    """Return "bf16" or "no" as ``--bf16`` says; by default what the device has, a GPU or a CPU.
-
-    mT5's activations exceed what fp16 can hold.
-    """
-    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp16":
-        fail(
-            "--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out, bf16 is chosen by itself"
-        )
+    """Return "bf16" or "no" as ``--bf16`` says; by default what the GPU or the CPU has."""
     if bf16 is None and torch.cuda.is_available():
         bf16 = torch.cuda.is_bf16_supported()
     elif bf16 is None:
@@ -414,116 +540,133 @@ def mixed_precision(bf16):
     return "bf16" if bf16 else "no"
 
 
-def check_finite(step, loss, grad_norm):
-    """End the run if a step's loss or gradients are not finite: its weights are lost."""
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        fail(f"loss {loss}, gradient norm {grad_norm} at step {step}; begin anew with a lower --learning-rate")
+# ---- Checkpoints -------------------------------------------------------------------------------
 
 
-def describe_run(args, books, tokenizer, processes):
-    """Return what a resumed run must have in common with the run that wrote the checkpoint."""
-    corpus, vocabulary = hashlib.sha256(), json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    for rows in books.values():
-        for file in rows.cache_files:
-            with open(file["filename"], "rb") as content:
-                corpus.update(hashlib.file_digest(content, "sha256").digest())
-    run = {"preset": args.preset, "model": args.model, "corpus": corpus.hexdigest()[:12]}
-    run |= {"vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:12], "processes": processes}
-    free = ("data", "output_dir", "push_to_hub", "save_steps", "resume")  # may change
-    return run | {name: value for name, value in vars(args).items() if name not in free}
+class Checkpoints:
+    """The checkpoints of a run, --output-dir/checkpoints/checkpoint-<step>, which both scripts write and resume.
 
-
-def complete_checkpoints(args):
-    """Return the checkpoints of ``--output-dir`` that are whole (run.json is written last), oldest first."""
-    whole = [path.parent for path in Path(args.output_dir, "checkpoints").glob("checkpoint-*/run.json")]
-    return sorted(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")))
-
-
-def find_checkpoint(args, run):
-    """Return the checkpoint to resume from and its run.json, or None and {} for a new run.
-
-    What is no whole checkpoint of the run is removed.
+    They are written in a folder .new beside them and come out of it whole. The run.json in --output-dir says that it
+    is ours, and whether its run is finished, which is when the model is saved.
     """
-    with PartialState().main_process_first():
-        whole = complete_checkpoints(args)
-        written = json.loads((whole[-1] / "run.json").read_text(encoding="utf-8")) if whole else {}
-        if args.resume and whole:
-            for name, value in run.items():
-                if (old := written["run"].get(name)) != value:
-                    fail(f"--resume: {whole[-1]} was written with {name} {old}, this run has {name} {value}; "
-                         "give the same, or another --output-dir without --resume")  # fmt: skip
-            print_main(f"Resuming from {whole[-1]}, step {written['step']} of {written['max_steps']}")
-        elif whole and written["step"] < written["max_steps"]:
-            fail(f"{args.output_dir} holds a run that stopped at step {written['step']} of {written['max_steps']}; "
-                 f"go on with --resume, or delete {whole[-1].parent}")  # fmt: skip
-        elif args.resume:
-            print_main(f"No complete checkpoint in {args.output_dir}: training from the beginning")
-        if not args.resume:
-            whole = []
-        if PartialState().is_main_process:
-            for path in Path(args.output_dir, "checkpoints").glob("checkpoint-*"):
-                if path not in whole:  # of an earlier run, or torn
-                    shutil.rmtree(path)
-    return (whole[-1], written) if whole else (None, {})
+
+    def __init__(self, args, books, tokenizer, processes):
+        """Set ``newest`` to the checkpoint to resume from and ``state`` to what it was saved with, else None and {}."""
+        self.folder, mark = Path(args.output_dir, "checkpoints"), Path(args.output_dir, "run.json")
+        free = (
+            "data",
+            "dataset",
+            "output_dir",
+            "push_to_hub",
+            "save_steps",
+            "resume",
+        )  # what a resumed run may change
+        files = [file["filename"] for rows in books.values() for file in rows.cache_files]
+        self.run = {name: value for name, value in vars(args).items() if name not in free} | {
+            "corpus": Hasher.hash([Path(file).read_bytes() for file in files]),
+            "vocabulary": Hasher.hash(sorted(tokenizer.get_vocab().items())),
+            "processes": processes,
+        }
+        self.newest, self.state = None, {}
+        with PartialState().main_process_first():
+            whole, main = self.whole(), PartialState().is_main_process
+            if whole and args.resume:
+                self.newest, self.state = whole[-1], read_json(whole[-1] / "run.json")
+                self.check()
+            elif whole and main and not read_json(mark)["finished"]:
+                fail(f"{args.output_dir} holds a run that stopped at {whole[-1].name}; go on with --resume, "
+                     f"or delete {self.folder}")  # fmt: skip
+            elif args.resume:
+                print_main(f"No whole checkpoint in {args.output_dir}: training from the beginning")
+            if main:
+                write_json(mark, {"run": self.run, "finished": False})
+                for path in [] if self.newest else whole:
+                    self.remove(path)
+                shutil.rmtree(self.folder / ".new", ignore_errors=True)
+
+    def check(self):
+        """End the run if it is not the one that wrote ``newest``, or if a file of that is gone."""
+        for name, value in self.run.items():
+            if (old := self.state["run"].get(name)) != value:
+                fail(f"--resume: {self.newest} was written with {name} {old}, this run has {name} {value}; "
+                     "give the same, or another --output-dir without --resume")  # fmt: skip
+        for name in self.state["files"]:
+            if not (self.newest / name).exists():
+                fail(f"--resume: {self.newest} lacks {name}; delete that folder to resume from the one before")
+        print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
+
+    def whole(self):
+        """Return the checkpoints, oldest first."""
+        found = [path.parent for path in self.folder.glob("checkpoint-*/run.json") if is_ours(path)]
+        return sorted(found, key=lambda path: read_json(path / "run.json")["step"])
+
+    def best(self, state):
+        """Return the checkpoint of the epoch with the highest ROUGE-L."""
+        return self.folder / f"checkpoint-{max(state['epochs'], key=lambda epoch: epoch['rougeL'])['step']}"
+
+    @contextmanager
+    def saving(self, state, **more):
+        """Write a checkpoint in the block; ``state`` comes back when a run resumes from it. Keep the best and two newest."""
+        new = self.folder / ".new" / f"checkpoint-{state['step']}"
+        with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
+            try:
+                yield new
+                PartialState().wait_for_everyone()  # each process has written its random states
+                if PartialState().is_main_process:
+                    files = [str(file.relative_to(new)) for file in new.rglob("*")]
+                    write_json(new / "run.json", {"run": self.run, "files": files, **state, **more})
+                    new.replace(self.folder / new.name)
+                    for path in self.whole()[:-2]:
+                        if not state["epochs"] or path != self.best(state):
+                            self.remove(path)
+            finally:
+                if PartialState().is_main_process:
+                    shutil.rmtree(new.parent, ignore_errors=True)
+        PartialState().wait_for_everyone()
+
+    def remove(self, path):
+        """Remove a checkpoint by way of .new, so that it is whole or gone."""
+        new = self.folder / ".new" / path.name
+        new.parent.mkdir(exist_ok=True)
+        path.replace(new)
+        shutil.rmtree(new)
 
 
-@contextmanager
-def new_checkpoint(folder, run, **state):
-    """Write a checkpoint in the block, then run.json, which says that it is whole."""
-    try:
-        yield
-        PartialState().wait_for_everyone()  # each process has written its random states
-        if PartialState().is_main_process:
-            write(folder / "run.json", json.dumps({"run": run, **state}))
-    except Exception as error:  # torch and safetensors have exceptions of their own for a full disk
-        if PartialState().is_main_process:  # for another process it may be whole by now
-            shutil.rmtree(folder, ignore_errors=True)
-        fail(f"cannot write {folder}: {first_line(error)}; the checkpoints before it are whole: free space, "
-             "then go on with --resume")  # fmt: skip
-    PartialState().wait_for_everyone()
-
-
-def save_on_signal(accelerator):
-    """Let Ctrl-C and SIGTERM set the trigger that a training asks for after each step."""
-
-    def set_trigger(number, frame):
-        print_main("Stopping: saving after this step")
-        accelerator.set_trigger()
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the run at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, set_trigger)
-
-
-def stop(checkpoint):
-    """End a run that a signal stopped, as the shell expects it, and say how to go on."""
-    print_main(f"Stopped; saved in {checkpoint}. Go on with the same command and --resume")
-    sys.exit(128 + signal.SIGINT)
-
-
-# ------------------------------------------------------------------------------------------------
-# Metrics for text summarization
-# ------------------------------------------------------------------------------------------------
+# ---- Metrics for text summarization ------------------------------------------------------------
 
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese"}
-ABBREVIATIONS = {"spanish": {"sra", "dra", "srta", "ee"}}  # which Punkt's own parameters miss
+NO_SPACES = ("ja", "zh")  # here each character counts as a word
+
+
+def count_words(text, language):
+    """Return the number of words between spaces in ``text`` (None: 0); in Japanese and Chinese, of characters."""
+    words = (text or "").split()
+    return len("".join(words)) if language in NO_SPACES else len(words)
 
 
 @functools.cache
 def sentence_tokenizer(language):
     """Return NLTK's Punkt with the parameters of ``language`` (of English where there are none)."""
-    name = LANGUAGES.get(language, "english")
-    learned, parameters = punkt.load_model(name), PunktParameters()
+    learned = punkt.load_model(LANGUAGES.get(language, "english"))
+    parameters = nltk.tokenize.punkt.PunktParameters()
     for field in ("abbrev_types", "collocations", "sent_starters", "ortho_context"):
         getattr(parameters, field).update(getattr(learned, field))
-    parameters.abbrev_types |= ABBREVIATIONS.get(name, set())
-    return PunktSentenceTokenizer(parameters)
+    if language == "es":
+        parameters.abbrev_types |= {"sra", "dra", "srta", "ee"}  # which Punkt's own parameters miss
+    return nltk.tokenize.punkt.PunktSentenceTokenizer(parameters)
 
 
 def sent_tokenize(text, language):
     """Split ``text`` into sentences; like ``nltk.sent_tokenize``, which would download its models."""
+    if language in NO_SPACES:
+        return re.findall(r"\s*([^。！？]+[。！？]*)", text)
     return sentence_tokenizer(language).tokenize(text)
+
+
+def three_sentence_summary(text, language):
+    """Return the first three sentences, one a line: the baseline lead-3."""
+    return "\n".join(sent_tokenize(text, language)[:3])
 
 
 def postprocess_text(texts, languages):
@@ -531,240 +674,232 @@ def postprocess_text(texts, languages):
     return ["\n".join(sent_tokenize(text.strip(), lang)) for text, lang in zip(texts, languages, strict=True)]
 
 
-@functools.cache
-def stem(word, language):
-    """Stem as ``rouge_score`` does in English (Porter, above three letters), else by Snowball."""
-    if len(word) <= 3 or language not in LANGUAGES:
-        return word
-    return stemmer(language).stem(word)
-
-
-@functools.cache
-def stemmer(language):
-    return PorterStemmer() if language == "en" else SnowballStemmer(LANGUAGES[language])
-
-
 class WordTokenizer(Tokenizer):
-    """The tokenizer of ``rouge_score`` with the letters and digits of Unicode instead of a-z and 0-9."""
+    """The tokenizer of ``rouge_score`` with the letters and digits of Unicode instead of a-z and 0-9.
+
+    It stems as ``rouge_score`` does in English (Porter, words above three letters), else by Snowball.
+    """
 
     def __init__(self, language, use_stemmer):
-        self.language, self.use_stemmer = language, use_stemmer
+        self.stem, self.word = str, re.compile(r"[^\W_]" if language in NO_SPACES else r"[^\W_]+")
+        if use_stemmer and language in LANGUAGES:
+            name = "porter" if language == "en" else LANGUAGES[language]
+            self.stem = functools.cache(nltk.stem.SnowballStemmer(name).stem)
 
     def tokenize(self, text):
-        words = re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).lower())
-        return [stem(word, self.language) for word in words] if self.use_stemmer else words
+        words = self.word.findall(unicodedata.normalize("NFC", text).lower())
+        return [self.stem(word) if len(word) > 3 else word for word in words]
 
 
 class Rouge(evaluate.Metric):
     """ROUGE with the interface of ``evaluate.load("rouge")``, but offline and right beyond English.
 
-    ``compute`` takes ``languages`` (a code a row; default: all English), ``use_stemmer`` and
-    ``use_aggregator`` (the means, or a list of F1 scores in [0, 1] a row). ``chapter=True`` gives
-    ``rouge_score``'s own tokenizer, which cuts words at every letter outside a-z.
-    Source: Lin 2004, https://aclanthology.org/W04-1013; counted by the package ``rouge_score``.
+    ``compute`` takes ``languages`` (a code a row; default: all English; None: ``rouge_score``'s own words, which it
+    cuts at every letter outside a-z), ``use_stemmer`` and ``use_aggregator`` (the means, or a list of F1 scores in
+    [0, 1] a row). Source: Lin 2004, https://aclanthology.org/W04-1013; counted by the package ``rouge_score``.
     """
 
     def _info(self):
         strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
         return evaluate.MetricInfo(description=self.__doc__, citation="", features=datasets.Features(strings))
 
-    def _compute(self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True, chapter=False):
+    def _compute(self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True):
         languages = languages or ["en"] * len(predictions)
-        scorers = {
-            language: RougeScorer(
-                ROUGE_TYPES, use_stemmer, tokenizer=None if chapter else WordTokenizer(language, use_stemmer)
-            )
-            for language in set(languages)
+        tokenizers = {
+            language: WordTokenizer(language, use_stemmer) if language else None for language in set(languages)
         }
+        scorers = {key: RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=value) for key, value in tokenizers.items()}
         rows = zip(predictions, references, languages, strict=True)
         rows = [scorers[language].score(reference, prediction) for prediction, reference, language in rows]
         scores = {rouge: [row[rouge].fmeasure for row in rows] for rouge in ROUGE_TYPES}
         return {rouge: float(np.mean(f1)) for rouge, f1 in scores.items()} if use_aggregator else scores
 
 
-def row_languages(rows, style):
-    """Return the language of each row; with ``--rouge chapter`` all text counts as English."""
-    return ["en" if style == "chapter" else language for language in rows["language"]]
+def row_languages(rows, scoring):
+    """Return the language of each row; all text is English where the package ``rouge_score`` counts the words."""
+    return [language if scoring == "language" else "en" for language in rows["language"]]
 
 
-def rouge_rows(predictions, rows, style, use_stemmer, baseline=False):
-    """Return the F1 scores × 100 of each row, shape (rows, 4), in the ``--rouge`` style."""
-    languages, titles = row_languages(rows, style), list(rows["review_title"])
-    as_chapter = baseline and style == "chapter"  # which neither stems nor splits there
+def lead_3(rows, scoring):
+    """Return ``three_sentence_summary`` of each row."""
+    return list(map(three_sentence_summary, rows["review_body"], row_languages(rows, scoring)))
+
+
+def rouge_rows(predictions, rows, scoring):
+    """Return a ``DataFrame`` with the F1 scores × 100 of each row; its columns are ROUGE_TYPES.
+
+    ``scoring`` is --rouge: "language", or for the chapter's numbers "rouge_score" and "rouge_score_stemmer", with
+    that package's own words and stems and with English sentences.
+    """
+    languages = row_languages(rows, scoring)
     scores = Rouge().compute(
         predictions=postprocess_text(predictions, languages),
-        references=titles if as_chapter else postprocess_text(titles, languages),
-        languages=languages,
-        use_stemmer=use_stemmer and not as_chapter,
+        references=postprocess_text(rows["review_title"], languages),
+        languages=languages if scoring == "language" else [None] * len(languages),
+        use_stemmer=scoring != "rouge_score",
         use_aggregator=False,
-        chapter=style == "chapter",
     )
-    return 100 * np.array([scores[rouge] for rouge in ROUGE_TYPES]).T
+    return 100 * pd.DataFrame(scores)
 
 
 def bootstrap(values, resamples=1000, seed=42):
-    """Resample the rows of ``values`` (rows, columns) and return low, high and p of each column's mean.
+    """Resample the rows of ``values`` and return a ``DataFrame`` with f1, low, high and p of each column's mean.
 
     Low and high bound the 95% percentile interval; p is two-sided, of the mean being zero.
     Source: Efron and Tibshirani 1993, chapters 13 and 16.
     """
-    rng = np.random.default_rng(seed)
+    rng, columns, values = np.random.default_rng(seed), values.columns, values.to_numpy()
     means = [values[rng.integers(len(values), size=len(values))].mean(axis=0) for _ in range(resamples)]
-    means = np.array(means)
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    tail = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
-    return low, high, np.minimum(1, 2 * (tail + 1) / (resamples + 1))
+    tail = np.minimum(np.less_equal(means, 0).sum(axis=0), np.greater_equal(means, 0).sum(axis=0))
+    p = np.minimum(1, 2 * (tail + 1) / (resamples + 1))
+    return pd.DataFrame({"f1": values.mean(axis=0), "low": low, "high": high, "p": p}, columns)
 
 
-def score(systems, rows, style="language", use_stemmer=True):
-    """Score {name: summaries} on the same rows, for each language and for all.
+def score(rows, scoring, summaries=None):
+    """Score lead-3 on ``rows``, beside it a model's ``summaries`` and the paired difference; by language and for all.
 
-    Returns {language: {"rows": n, name: {rouge: {"f1", "low", "high"}}}}; with two systems also
-    "difference" (first minus second, paired) with its p.
+    Returns {language: {"rows": n, system: {rouge: {"f1", "low", "high"}}}}; a difference has its "p" too.
     """
-    values = {
-        name: rouge_rows(texts, rows, style, use_stemmer, baseline=name == "lead-3") for name, texts in systems.items()
-    }
-    if len(values) == 2:
-        first, second = values.values()
-        values["difference"] = first - second
     languages = np.array(list(rows["language"]))
+    values = {"lead-3": rouge_rows(lead_3(rows, scoring), rows, scoring)}
+    if summaries is not None:
+        values = {"model": rouge_rows(summaries, rows, scoring), **values}
+        values["difference"] = values["model"] - values["lead-3"]
     scores = {}
     for group in [*sorted(set(languages.tolist())), "all"]:
         chosen = (languages == group) | (group == "all")
         scores[group] = {"rows": int(chosen.sum())}
         for name, column in values.items():
-            low, high, p = (bounds.tolist() for bounds in bootstrap(column[chosen]))
-            mean = column[chosen].mean(axis=0).tolist()
-            scores[group][name] = {
-                rouge: {"f1": mean[i], "low": low[i], "high": high[i]} | ({"p": p[i]} if name == "difference" else {})
-                for i, rouge in enumerate(ROUGE_TYPES)
-            }
+            kept = ["f1", "low", "high", "p"] if name == "difference" else ["f1", "low", "high"]
+            scores[group][name] = bootstrap(column[chosen])[kept].to_dict("index")
     return scores
 
 
-def compare_with_lead_3(summaries, rows, style, use_stemmer=True):
-    """Return ``score`` of a model's summaries beside the first three sentences of each review."""
-    lead_3 = [
-        "\n".join(sent_tokenize(text, language)[:3])
-        for text, language in zip(rows["review_body"], row_languages(rows, style), strict=True)
-    ]
-    return score({"model": summaries, "lead-3": lead_3}, rows, style, use_stemmer)
-
-
-def score_table(scores):
-    """Return the lines of a table of ``score``: F1 × 100 with its 95% interval, p under the differences."""
-    lines = [f"{'':17}" + "".join(f"{rouge:<25}" for rouge in ROUGE_TYPES)]
+def score_table(scores, title):
+    """Return the table of ``score``: F1 × 100 with its 95% interval, p under the differences."""
+    lines = [f"{title}: ROUGE F1 × 100 [95% interval]", " " * 17 + "".join(f"{name:<25}" for name in ROUGE_TYPES)]
     for group, systems in scores.items():
         lines.append(f"{group}, {systems['rows']:,} rows")
         for name in [name for name in systems if name != "rows"]:
-            row, sign = systems[name], "+" if name == "difference" else ""
-            cells = [f"{row[r]['f1']:{sign}6.2f} [{row[r]['low']:.2f}, {row[r]['high']:.2f}]" for r in ROUGE_TYPES]
-            lines.append(f"  {name:<14}" + "".join(f"{cell:<25}" for cell in cells))
-            if name == "difference":
-                cells = [f"p = {row[r]['p']:.3f}" + (" (n. s.)" if row[r]["p"] > 0.05 else "") for r in ROUGE_TYPES]
-                lines.append(f"{'':17}" + "".join(f"{cell:<25}" for cell in cells))
-    return [line.rstrip() for line in lines]
+            cells, sign = systems[name].values(), "+" if name == "difference" else ""
+            texts = [f"{cell['f1']:{sign}6.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells]
+            lines.append(f"  {name:<15}" + "".join(f"{text:<25}" for text in texts))
+        if "difference" in systems:
+            texts = [f"p = {cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells]
+            lines.append(" " * 17 + "".join(f"{text:<25}" for text in texts))
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def print_scores(scores, title):
-    """Print the table of ``score``."""
-    print(f"\n{title}: ROUGE F1 × 100 [95% interval]", *score_table(scores), sep="\n")
+def end_epoch(state, eval_loss, scores):
+    """Check the losses, add a row to ``state["epochs"]`` and print it; ``scores`` are means of F1 × 100."""
+    first = state["epochs"][-1]["step"] if state["epochs"] else 0
+    loss = np.mean([row["loss"] for row in state["log"][first:]]).item()
+    row = {"epoch": len(state["epochs"]) + 1, "step": state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
+    state["epochs"].append(row)
+    if PartialState().is_main_process:
+        texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
+        tqdm.write(f"epoch {row['epoch']:2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
 
 
-# ------------------------------------------------------------------------------------------------
-# Results
-# ------------------------------------------------------------------------------------------------
+# ---- Results and the Hub -----------------------------------------------------------------------
 
 
-def print_epoch(epoch, loss, eval_loss, scores):
-    """Print the one line of an epoch, past the progress bars; ``scores`` are means of F1 × 100."""
-    scores = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
-    tqdm.write(f"epoch {epoch:2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {scores}")
+def log_step(state, loss, grad_norm, learning_rate):
+    """Add a row to ``state["log"]``: loss a label token, norm of the gradients before clipping."""
+    row = {"step": state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
+    if not np.isfinite(list(row.values())).all():  # its weights are lost
+        fail(f"loss {loss}, gradient norm {grad_norm} at step {row['step']}; begin anew with a lower --learning-rate")
+    state["log"].append(row)
 
 
 def write_results(folder, args, scores, **measured):
     """Write results.json: arguments, versions, scores and what was measured."""
     packages = ("torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk", "numpy")
-    results = {
-        "arguments": vars(args),
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
-        "scores": scores,
-        **measured,
-    }
-    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    versions = {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
+    write_json(folder / "results.json", {"arguments": vars(args), "versions": versions, "scores": scores, **measured})
 
 
-def save_model(args, tokenizer, model, scores, log, state_dict=None, **measured):
-    """Write model, tokenizer, results.json, log.csv and model card to ``--output-dir`` and push them if asked to.
-
-    ``log`` has a dictionary with step, loss (a label token), grad_norm (before clipping) and learning_rate a step.
-    """
-    with new_files(args.output_dir) as folder:
+def save_model(args, tokenizer, model, scores, state, state_dict=None, **measured):
+    """Print the scores; write model, tokenizer, results.json, log.csv and model card to ``--output-dir``."""
+    print("\n" + score_table(scores, "validation"))
+    with new_files(args.output_dir, key="config.json") as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder, state_dict=state_dict)
         write_results(folder, args, scores, **measured)
-        columns = ("step", "loss", "grad_norm", "learning_rate")
-        rows = [",".join(columns)] + [",".join(str(row[column]) for column in columns) for row in log]
-        (folder / "log.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        pd.DataFrame(state["log"]).to_csv(folder / "log.csv", index=False)
+        pd.DataFrame(state["epochs"]).to_csv(folder / "epochs.csv", index=False)
+        draw_training(folder / "training.png", state, scores["all"]["lead-3"])
         write_model_card(folder, args, scores)
+    mark = Path(args.output_dir, "run.json")
+    write_json(mark, read_json(mark) | {"finished": True})
     print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
-    if args.push_to_hub:
-        push_to_hub(args.output_dir, args.push_to_hub)
 
 
-# ------------------------------------------------------------------------------------------------
-# The Hub
-# ------------------------------------------------------------------------------------------------
-
-WIDGET = [  # examples to try on the model's page
-    {"example_title": "English", "text": "The cover was torn and two pages were missing. Very careless packing."},
-    {"example_title": "Español", "text": "Una novela que engancha desde el principio, la leí en dos días."},
-]
-
-
-def create_repo(repo):
-    """Create the repository of ``--push-to-hub`` before the training, so that a bad token shows at once."""
-    check_hub("train without --push-to-hub and push later")
-    try:
-        HfApi().create_repo(repo, exist_ok=True)
-    except Exception as error:  # no token, a refused one, no permission, a bad name
-        fail(f"cannot push to {repo}: {first_line(error)}; log in with `hf auth login`")
-
-
-def push_to_hub(folder, repo):
-    """Push a saved folder; where that fails, it stays and the command that pushes it later is printed."""
-    try:
-        HfApi().upload_folder(repo_id=repo, folder_path=folder, ignore_patterns="checkpoints/*",
-                              commit_message="Training complete")  # fmt: skip
-    except Exception as error:  # the Hub may fail in any way
-        fail(f"the model is safe in {folder}, but not pushed ({first_line(error)}); later: "
-             f"hf upload {repo} {folder} . --exclude 'checkpoints/*'")  # fmt: skip
-    print(f"Pushed to {ENDPOINT}/{repo}")
+def draw_training(path, state, lead_3):
+    """Draw the losses by step and ROUGE by epoch, lead-3's as a broken line."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    log, epochs = pd.DataFrame(state["log"]), pd.DataFrame(state["epochs"])
+    left.plot(log.step, log.loss, alpha=0.4, label="training, each step")
+    left.plot(epochs.step, epochs.loss, "C0o-", label="training, mean of an epoch")
+    left.plot(epochs.step, epochs.eval_loss, "C1o-", label="validation")
+    left.set(title="Loss of a label token", xlabel="optimizer steps", ylim=(0, None))
+    for color, rouge in enumerate(ROUGE_TYPES[:3]):
+        right.plot(epochs.epoch, epochs[rouge], f"C{color}o-", label=rouge)
+        right.axhline(lead_3[rouge]["f1"], color=f"C{color}", linestyle="--", label=f"{rouge} of lead-3")
+    right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs", xticks=epochs.epoch, ylim=(0, None))
+    left.legend()
+    right.legend(ncols=2)
+    figure.savefig(path)
+    plt.close(figure)
 
 
 def write_model_card(folder, args, scores):
     """Write README.md with what the Hub shows of a model: languages, data, hyperparameters, scores."""
-    languages = [name for name in scores if name != "all"]
-    dataset = json.loads((Path(args.data) / "arguments.json").read_text(encoding="utf-8"))["dataset"]
-    on_hub = not Path(dataset).exists()
-    data = ModelCardData(
-        language=languages,
+    on_hub, name = not Path(args.dataset).exists(), Path(args.output_dir).name
+    result = {"task_type": "summarization", "dataset_type": args.dataset if on_hub else "json"}
+    result |= {"dataset_name": args.dataset, "metric_type": "rouge"}
+    cells = scores["all"]["model"].items()
+    data = huggingface_hub.ModelCardData(
+        language=[language for language in scores if language != "all"],
         base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
-        datasets=[dataset] if on_hub else None,
+        datasets=[args.dataset] if on_hub else None,
         library_name="transformers",
         pipeline_tag="summarization",
         tags=["summarization", "generated_from_trainer"],
         metrics=["rouge"],
-        widget=WIDGET,
-        model_name=Path(args.output_dir).name,
-        eval_results=[
-            EvalResult("summarization", dataset if on_hub else "json", dataset, "rouge", row["f1"], metric_name=rouge)
-            for rouge, row in scores["all"]["model"].items()
-        ],
+        widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
+        model_name=name,
+        eval_results=[huggingface_hub.EvalResult(**result, metric_name=k, metric_value=v["f1"]) for k, v in cells],
     )
-    lines = ["---", data.to_yaml(), "---", "", f"# {Path(args.output_dir).name}", ""]
-    lines += [f"{args.model} fine-tuned on {dataset} to write the title of a review.", ""]
-    lines += ["## Scores on validation (ROUGE F1 × 100 [95% interval])", "", "```", *score_table(scores), "```"]
-    lines += ["", "## Hyperparameters", "", *(f"- {name}: {value}" for name, value in vars(args).items()), ""]
-    (Path(folder) / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    lines = ["---", data.to_yaml(), "---", "", f"# {name}", ""]
+    lines += [f"{args.model} fine-tuned on {args.dataset} to write the title of a review.", ""]
+    lines += [
+        "![losses and scores of the training](training.png)",
+        "",
+        "## Scores",
+        "",
+        "```",
+        score_table(scores, "validation"),
+        "```",
+        "",
+        "## Hyperparameters",
+        "",
+    ]
+    lines += [f"- {name}: {value}" for name, value in vars(args).items()]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def push_to_hub(args):
+    """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
+    if not args.push_to_hub:
+        return
+    later = f"hf upload {args.push_to_hub} {args.output_dir} . --exclude 'checkpoints/*'"
+    with expected(f"cannot push to {args.push_to_hub}", f"the model is safe in {args.output_dir}, later: {later}"):
+        huggingface_hub.upload_folder(
+            repo_id=args.push_to_hub,
+            folder_path=args.output_dir,
+            ignore_patterns=["checkpoints/*", "run.json"],
+            commit_message="Training complete",
+        )
+    print(f"Pushed to {HUB}/{args.push_to_hub}")

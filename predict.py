@@ -6,149 +6,122 @@ Chapter section: "Using your fine-tuned model".
     python predict.py --examples 0 5 12                  # rows of the test split
     python predict.py "I could not put it down."         # your own review; - reads standard input
     python predict.py --input reviews.csv --output titles.jsonl
-    python predict.py --model results/sample-accelerate --split test
+    python predict.py --model results/sample-accelerate --split test --output titles.csv --scores scores.json
 
-Reads   the folder --model (results/<preset>-trainer; train_trainer.py runs first if it is missing) or a
-        Hub id; --input as CSV or JSONL with a column review_body, or TXT with a review a line
-Writes  summaries to the screen or, for each row of --input in its order, to --output; the scores of
-        --split to the screen and, as JSON, to --output
+Reads   --model: a folder (results/<preset>-trainer, which train_trainer.py writes) or a Hub id; for --input a file
+        with a column review_body, or TXT with a review a line
+Writes  summaries to the screen, or beside all columns of --input or --split to --output; the table of --split to
+        the screen and, as JSON, to --scores
 Takes   seconds on the sample; expect the scores that the training script printed
 """
 
-import csv
-import json
 import sys
 from pathlib import Path
 
 import torch
+from datasets import Dataset, load_dataset
 from tqdm.auto import tqdm
 
-from common import (
-    MAX_INPUT_LENGTH,
-    compare_with_lead_3,
-    fail,
-    load_checkpoint,
-    load_prepared,
-    parse_args,
-    print_scores,
-    run_stage,
-    write,
-)
+import common
 
-SHARED = {
-    "model": "results/{preset}-trainer",
-    "data": "data/prepared/{preset}",
-    "examples": None,
-    "input": None,
-    "output": None,
-    "text_column": "review_body",
-    "split": None,
-    "rouge": "language",
-    "batch_size": 32,
-}
-DEFAULTS = {"sample": SHARED, "amazon": SHARED}
+PRESETS = {preset: {"model": f"results/{preset}-trainer", "batch_size": 32} for preset in common.PRESETS}
 
 
-def generate_summaries(tokenizer, model, texts, batch_size):
-    """Return a title for each text, in order; batches go from the longest text to the shortest."""
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    summaries = [None] * len(texts)
-    for start in tqdm(range(0, len(texts), batch_size), "Summarize", disable=len(texts) <= batch_size):
-        rows = order[start : start + batch_size]
-        inputs = tokenizer(
-            [texts[i] for i in rows], max_length=MAX_INPUT_LENGTH, truncation=True, padding=True, return_tensors="pt"
-        ).to(model.device)
-        with torch.inference_mode():
-            generated_tokens = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask)
-        for i, summary in zip(rows, tokenizer.batch_decode(generated_tokens, skip_special_tokens=True), strict=True):
-            summaries[i] = summary
-    return summaries
-
-
-def read_reviews(file, column):
-    """Return the rows of a CSV, JSONL or TXT file as dictionaries; ``column`` holds the review."""
-    suffix = Path(file).suffix.lower()
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            if suffix == ".csv":
-                rows = list(csv.DictReader(lines))
-            elif suffix in (".jsonl", ".json"):
-                rows = [json.loads(line) for line in lines]
-            else:
-                rows = [{column: line.strip()} for line in lines]
-    except (OSError, ValueError, csv.Error) as error:
-        fail(f"cannot read --input {file}: {error}; it must be UTF-8 text as CSV, JSONL or TXT")
-    if not rows:
-        fail(f"--input {file} holds no review")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or column not in row:
-            fail(f"--input {file}: row {number} has no column {column!r}; see --text-column")
-        if not str(row[column] or "").strip():
-            fail(f"--input {file}: review {number} is empty; fill or remove it")
+def read_input(args):
+    """Return the rows of --input as a ``Dataset``."""
+    with common.expected(f"cannot read --input {args.input}", "it holds no review or is not in UTF-8"):
+        rows = load_dataset(**common.locate(args.input, "--input"), split="train")
+    if rows.column_names == ["text"]:  # TXT
+        rows = rows.rename_column("text", args.text_column)
+    common.check_columns(rows, [args.text_column], f"--input {args.input}", "see --text-column")
+    if "summary" in rows.column_names:
+        common.fail(f"--input {args.input} has a column 'summary', which would be overwritten; rename it")
     return rows
 
 
-def write_output(file, text):
-    try:
-        write(file, text)
-    except OSError as error:
-        fail(f"cannot write --output {file}: {error.strerror}; free space or name another file")
-    print(f"Written to {file}")
+def choose_examples(args, books):
+    """Return the rows of --examples; none: the first of each language."""
+    languages = list(books["language"])
+    examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
+    if max(examples) >= len(books):
+        common.fail(f"--examples: the test split has rows 0 to {len(books) - 1}")
+    return books.select(examples)
+
+
+def summarize(tokenizer, model, rows, args):
+    """Return a title for each row, in order; batches go from the longest review to the shortest."""
+    reviews = [review or "" for review in rows["review_body"]]
+    order = sorted((i for i, review in enumerate(reviews) if review.strip()), key=lambda i: -len(reviews[i]))
+    if len(order) < len(rows):
+        common.print_main(f"{len(rows) - len(order)} empty reviews get an empty summary")
+    summaries = [""] * len(rows)
+    for start in tqdm(range(0, len(order), args.batch_size), "Summarize", disable=len(order) <= args.batch_size):
+        batch = order[start : start + args.batch_size]
+        lengths = args.max_input_length, args.max_target_length
+        inputs = common.preprocess_function(rows.select(batch)[:], tokenizer, model.config, *lengths)
+        inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            generated_tokens = model.generate(**common.generation_inputs(tokenizer, inputs))
+        if not model.config.is_encoder_decoder:  # GPT-2 gives back the review before its title
+            generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+        for i, summary in zip(batch, tokenizer.batch_decode(generated_tokens, skip_special_tokens=True), strict=True):
+            summaries[i] = summary.strip()
+    return summaries
 
 
 def print_summary(review, title, summary):
-    print(f"\n'>>> Review: {review}'")
+    print(common.printable(f"\n'>>> Review: {review}'"))
     if title is not None:
-        print(f"'>>> Title: {title}'")
-    print(f"'>>> Summary: {summary}'")
+        print(common.printable(f"'>>> Title: {title}'"))
+    print(common.printable(f"'>>> Summary: {summary}'"))
 
 
+@common.command
 def main():
-    args = parse_args(__doc__, DEFAULTS, positional="text")
-    if args.output and not (args.input or args.split):
-        fail("--output needs --input FILE or --split")
+    flags = "model data examples input output scores text_column language split rouge batch_size num_beams "
+    args = common.parse_args(__doc__, flags + "max_input_length max_target_length text", PRESETS)
+    if sum(map(bool, (args.text, args.input, args.split, args.examples))) > 1:
+        common.fail("give one of: reviews, --input, --split, --examples")
+    if args.output and (not (args.input or args.split) or args.output == args.input):
+        common.fail("--output needs --input or --split, and another file than --input")
 
     # 1. What to summarize
-    rows = read_reviews(args.input, args.text_column) if args.input else []
-    texts = [sys.stdin.read() if text == "-" else text for text in args.text]
-    if not all(text.strip() for text in texts):
-        fail("the review is empty; give its text")
+    if args.input:
+        rows = read_input(args)
+    elif args.text:
+        texts = [sys.stdin.read() if text == "-" else text for text in args.text]
+        if not all(text.strip() for text in texts):
+            common.fail("the review is empty; give its text")
+        rows = Dataset.from_dict({args.text_column: texts})
+    else:
+        books = common.load_prepared(args, args.split or "test")[args.split or "test"]
+        rows = common.longest_first(books) if args.split else choose_examples(args, books)
 
     # 2. The model
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
-        run_stage("train_trainer.py", args.model, "--preset", args.preset)
-    tokenizer, model = load_checkpoint(args)
+        common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
+    tokenizer, model = common.load_checkpoint(args)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     # 3. Summaries
-    if args.input:
-        summaries = generate_summaries(tokenizer, model, [str(row[args.text_column]) for row in rows], args.batch_size)
-        if not args.output:
-            for row, summary in zip(rows, summaries, strict=True):
-                print_summary(row[args.text_column], None, summary)
-            return
-        rows = [row | {"summary": summary} for row, summary in zip(rows, summaries, strict=True)]
-        write_output(args.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    elif texts:
-        for text, summary in zip(texts, generate_summaries(tokenizer, model, texts, args.batch_size), strict=True):
-            print_summary(text, None, summary)
-    elif args.split:
-        books = load_prepared(args, args.split)[args.split]
-        summaries = generate_summaries(tokenizer, model, list(books["review_body"]), args.batch_size)
-        scores = compare_with_lead_3(summaries, books, args.rouge)
-        print_scores(scores, args.split)
-        if args.output:
-            write_output(args.output, json.dumps(scores, indent=2) + "\n")
-    else:
-        books = load_prepared(args, "test")["test"]
-        languages = list(books["language"])
-        examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
-        if max(examples) >= len(books):
-            fail(f"--examples: the test split has rows 0 to {len(books) - 1}")
-        books = books.select(examples)
-        summaries = generate_summaries(tokenizer, model, list(books["review_body"]), args.batch_size)
-        for row, summary in zip(books, summaries, strict=True):
-            print_summary(row["review_body"], row["review_title"], summary)
+    reviews = {"review_body": rows[args.text_column]}
+    if args.language or "language" in rows.column_names:
+        reviews["language"] = [args.language] * len(rows) if args.language else rows["language"]
+    summaries = summarize(tokenizer, model, Dataset.from_dict(reviews), args)
+    if args.split:
+        scores = common.score(rows, args.rouge, summaries)
+        print("\n" + common.score_table(scores, args.split))
+        rows = rows.add_column("lead_3", common.lead_3(rows, args.rouge))
+        if args.scores:
+            common.write_json(Path(args.scores), scores)
+    if args.output:
+        rows = rows.add_column("summary", summaries)
+        rows.to_csv(args.output) if args.output.endswith(".csv") else rows.to_json(args.output, force_ascii=False)
+        print(f"Written to {args.output}")
+    elif not args.split:
+        titles = rows["review_title"] if "review_title" in rows.column_names else [None] * len(rows)
+        for review, title, summary in zip(rows[args.text_column], titles, summaries, strict=True):
+            print_summary(review, title, summary)
 
 
 if __name__ == "__main__":

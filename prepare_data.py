@@ -13,123 +13,64 @@ Takes   about 15 seconds for the sample
 """
 
 import io
-import json
 import os
-import re
-from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
 import torch
+import transformers
 from datasets import DatasetDict, concatenate_datasets, load_dataset
-from huggingface_hub import HfApi
 from sentencepiece import SentencePieceTrainer
-from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration, T5Tokenizer, set_seed
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
 
-from common import ROOT, check_hub, fail, first_line, load, new_files, parse_args
+import common
 
-SHARED = {
-    "data": "data/prepared/{preset}",
-    "languages": ["en", "es"],
-    "text_column": "review_body",
-    "title_column": "review_title",
-    "categories": ["book", "digital_ebook_purchase"],
-    "validation_share": 0.0,
-    "seed": 42,
+PRESETS = {
+    "sample": {"dataset": os.path.relpath(Path(__file__).with_name("data") / "sample"), "model": "tiny"},
+    "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
-DEFAULTS = {
-    "sample": {"dataset": os.path.relpath(ROOT / "data/sample"), "model": "tiny", **SHARED},
-    "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small", **SHARED},
-}
-LOADERS = {"csv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}  # suffix: load_dataset's name
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-          "dev": "validation", "test": "test"}  # word in a file name: split  # fmt: skip
+SPLITS, TEXTS = ("train", "validation", "test"), ("review_body", "review_title")
 
 
-def find_files(dataset):
-    """Return the paths of all reviews in a local file or folder or in a Hub repository."""
-    path = Path(dataset)
-    if path.is_file():
-        return [str(path)]
-    if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*"))
-    elif loader_of(dataset) or len(path.parts) != 2:
-        fail(f"--dataset {dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
-    else:
-        check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
-        try:
-            files = HfApi().list_repo_files(dataset, repo_type="dataset")
-        except Exception as error:  # no such repository, no permission
-            fail(f"cannot reach the Hub data set {dataset} ({first_line(error)}); for local files use --dataset PATH")
-        files = [f"hf://datasets/{dataset}/{file}" for file in files]
-    files = [file for file in files if loader_of(file)]
-    return files or fail(f"--dataset {dataset} holds no CSV, JSON, JSONL or Parquet file")
+def load_reviews(args, language):
+    """Return the ``DatasetDict`` of one language, with the columns review_body, review_title and language.
 
+    Differs from the chapter: ``amazon_reviews_multi`` was withdrawn; copies of it are files in a folder or on the Hub.
+    """
+    files = common.locate(args.dataset, "--dataset", language)
+    with common.expected(
+        f"cannot read {args.dataset}", "it takes CSV, JSON, JSONL or Parquet in UTF-8, one review a row"
+    ):
+        reviews = load_dataset(**files)
+    names = {args.text_column: "review_body", args.title_column: "review_title"}
+    texts = [*names, "product_category"] if args.categories else list(names)
 
-def loader_of(file):
-    """Return the name of ``load_dataset``'s loader for a file, or None."""
-    return LOADERS.get(Path(file.removesuffix(".gz")).suffix[1:])
-
-
-def load_reviews(args, found, language):
-    """Return the ``DatasetDict`` of one language from the files ``found``, with the columns review_body and review_title."""
-    words = {file: re.split(r"[\W_]+", file.split(args.dataset)[-1].lower()) for file in found}
-    if any(code in words[file] for code in args.languages for file in words):  # else a column says the language
-        words = {file: words[file] for file in words if language in words[file]}
-    files = {}
-    for file in words:
-        split = next((SPLITS[word] for word in words[file] if word in SPLITS), "train")
-        files.setdefault(split, []).append(file)
-    if not files:
-        fail(f"--dataset {args.dataset} holds no file for the language {language}; see --languages")
-    try:
-        reviews = load_dataset(loader_of(next(iter(files.values()))[0]), data_files=files)
-    except Exception as error:
-        while error.__cause__ or error.__context__:  # the first cause says what is wrong with the file
-            error = error.__cause__ or error.__context__
-        names = ", ".join(file for split in files.values() for file in split)
-        fail(f"cannot read {names}: {error}; save it as UTF-8 text, one review a row")
-
-    reviews = DatasetDict({split: reviews[split] for split in ("train", "validation", "test") if split in reviews})
     for split, rows in reviews.items():
-        wanted = {args.text_column: "review_body", args.title_column: "review_title"}
-        if args.categories:
-            wanted["product_category"] = "product_category"
-        for column in wanted:
-            if column not in rows.column_names:
-                fail(f"{files[split][0]} has no column {column!r} but {rows.column_names}; "
-                     "see --text-column, --title-column and --categories")  # fmt: skip
-        rows = rows.rename_columns({old: new for old, new in wanted.items() if old != new})
+        common.check_columns(rows, texts, args.dataset, "see --text-column, --title-column and --categories")
+        rows = rows.rename_columns({old: new for old, new in names.items() if old != new})
         if "language" not in rows.column_names:
-            if len(args.languages) > 1 and not any(language in words[file] for file in words):
-                fail(f"{files[split][0]} has no column 'language'; name one language with --languages")
-            rows = rows.map(lambda titles: {"language": [language] * len(titles)}, input_columns="review_title",
-                            batched=True)  # fmt: skip
-        row = 0
-        for batch in rows.select_columns(["review_body", "language"]).iter(batch_size=10_000):
-            for body, code in zip(batch["review_body"], batch["language"], strict=True):
-                row += 1
-                if code == language and not (body or "").strip():
-                    fail(f"{files[split][0]}: row {row} has an empty {args.text_column}; fill or remove it")
-        rows = rows.filter(lambda codes: [code == language for code in codes], input_columns="language", batched=True)
-        reviews[split] = rows
+            if len(args.languages) > 1 and not files["data_dir"]:
+                common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
+            rows = rows.add_column("language", [language] * len(rows))
+        table = rows.with_format("arrow")[:]
+        empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(table["review_body"], "")), "")
+        row = pc.index(pc.and_(empty, pc.equal(table["language"], language)), True).as_py()
+        if row >= 0:
+            common.fail(f"{args.dataset}: row {row + 1} has an empty {args.text_column}; fill or remove it")
+        reviews[split] = rows.filter(
+            lambda codes: [c == language for c in codes], input_columns="language", batched=True
+        )
     return reviews
 
 
-def show_samples(reviews, seed, num_samples=3):
+def show_samples(reviews, num_samples=3, seed=42):
     """Print a few random titles and reviews of the first split."""
     rows = next(iter(reviews.values()))
     for example in rows.shuffle(seed=seed).select(range(min(num_samples, len(rows)))):
-        print(f"\n'>> Title: {example['review_title']}'\n'>> Review: {example['review_body']}'")
-
-
-def count_categories(reviews):
-    """Count the product categories of the first split, a batch in memory at a time."""
-    counts = Counter()
-    for batch in next(iter(reviews.values())).select_columns("product_category").iter(batch_size=10_000):
-        counts.update(batch["product_category"])
-    return counts
+        print(common.printable(f"\n'>> Title: {example['review_title']}'\n'>> Review: {example['review_body']}'"))
 
 
 def filter_books(example, categories):
@@ -137,40 +78,41 @@ def filter_books(example, categories):
     return example["product_category"] in categories
 
 
-def count_words(reviews):
-    """Return {column: Counter of words a row} over all splits."""
-    counts = {"review_body": Counter(), "review_title": Counter()}
-    for rows in reviews.values():
-        for batch in rows.select_columns(list(counts)).iter(batch_size=10_000):
-            for column, counter in counts.items():
-                counter.update(len((text or "").split()) for text in batch[column])
-    return counts
+def count_words(books):
+    """Return a ``DataFrame`` with language and split of each row, the words of its review and title, and a hash."""
+    rows = [
+        (
+            row["language"],
+            split,
+            *(common.count_words(row[name], row["language"]) for name in TEXTS),
+            hash(row[TEXTS[0]]),
+        )
+        for split, reviews in books.items()
+        for row in reviews.select_columns(["language", *TEXTS])
+    ]
+    return pd.DataFrame(rows, columns=["language", "split", "review", "title", "hash"])
 
 
-def quantile(counts, share):
-    """Return the number of words that ``share`` of the rows do not exceed."""
-    return next(
-        words for words in sorted(counts) if sum(counts[w] for w in counts if w <= words) >= share * counts.total()
-    )
-
-
-def draw_word_counts(before, after, path):
-    """Draw the distribution of words a review and a title, before and after the short titles went."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
-    for axis, column in zip(axes, before, strict=True):
-        for counts, label in ((before[column], "all"), (after[column], "more than two words in the title")):
-            longest = quantile(counts, 0.99)  # a few rows are very long
-            bins = np.linspace(0.5, longest + 0.5, min(longest, 40) + 1)
-            axis.hist(counts.keys(), bins, weights=counts.values(), alpha=0.5, label=label)
-        axis.set(xlabel=f"words in {column}", ylabel="reviews")
-    axes[0].legend()
-    figure.tight_layout()
+def draw_title_lengths(words, path):
+    """Draw how many reviews and titles have how many words, a bar a word, for each language."""
+    languages = sorted(words.language.unique())
+    size = (10, 3 * len(languages))
+    figure, axes = plt.subplots(len(languages), 2, figsize=size, squeeze=False, layout="constrained")
+    for language, row in zip(languages, axes, strict=True):
+        for name, axis in zip(("review", "title"), row, strict=True):
+            rows = words[words.language == language]
+            longest, short = int(rows[name].quantile(0.99)), rows.title <= 2
+            parts, labels = [rows[name][~short], rows[name][short]], ["kept", "dropped: title of one or two words"]
+            axis.hist(parts, np.arange(longest + 2) - 0.5, stacked=True, label=labels)
+            axis.set(title=f"Words in a {name}, {language}", ylabel="reviews",
+                     xlabel=f"words, up to the {longest} that 99% do not exceed")  # fmt: skip
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
 
 
-def make_tiny_checkpoint(reviews, seed, folder):
-    """Save a small mT5 with random weights and a Unigram tokenizer learned from the training split."""
-    rows = reviews["train"].select(range(min(len(reviews["train"]), 50_000)))  # sentencepiece holds them in memory
+def make_tiny_checkpoint(rows, seed, folder):
+    """Save a small mT5 with random weights and a Unigram tokenizer learned from the training ``rows``."""
+    rows = rows.select(range(min(len(rows), 50_000)))  # sentencepiece holds them in memory
     texts = (text for batch in rows.iter(batch_size=1_000) for text in batch["review_body"] + batch["review_title"])
     written = io.BytesIO()
     SentencePieceTrainer.train(
@@ -179,14 +121,14 @@ def make_tiny_checkpoint(reviews, seed, folder):
     )  # fmt: skip
     folder.mkdir()
     (folder / "spiece.model").write_bytes(written.getvalue())
-    tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
-    set_seed(seed)
-    config = MT5Config(
+    tokenizer = transformers.T5Tokenizer.from_pretrained(folder, extra_ids=0)
+    transformers.set_seed(seed)
+    config = transformers.MT5Config(
         vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=1, num_decoder_layers=1,
         num_heads=4, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    model = MT5ForConditionalGeneration(config)
+    model = transformers.MT5ForConditionalGeneration(config)
     # mT5's initial values suit weeks of training. To learn in minutes: a separate, small head (so that the
     # first loss is ln(vocabulary)), smaller embeddings, and encoder layers that hardly change their input yet.
     config.tie_word_embeddings = False
@@ -197,79 +139,105 @@ def make_tiny_checkpoint(reviews, seed, folder):
             weights.data *= 0.03
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
-    print(f"\nTiny mT5: {len(tokenizer):,} pieces, {model.num_parameters():,} random weights in {folder}")
+    print(f"\ntiny-mt5: {len(tokenizer):,} pieces, {model.num_parameters():,} random weights")
 
 
+def show_model_inputs(rows, checkpoint):
+    """Print what the tokenizer, preprocess_function and the collator make of texts."""
+    tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
+    inputs = tokenizer("I loved reading the Hunger Games!")
+    print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
+
+    tokenized = rows.map(
+        common.preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer, "config": config}
+    )
+    tokenized = tokenized.remove_columns(rows.column_names)  # texts, which the collator could not pad
+    print("\nTwo rows after preprocess_function: lists of ids, each as long as its text")
+    features = [tokenized[i] for i in range(len(tokenized))]
+    for feature in features:
+        print(feature)
+
+    with torch.device("meta"):  # the collator asks only how the model shifts labels: no weights are needed
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    print("\nThe same from the collator: padded to the longer row, labels with -100, which the loss ignores;")
+    print("decoder_input_ids are the labels shifted right by one, so that each step predicts the next token")
+    print(data_collator(features))
+
+
+def check_splits(args, books, words):
+    """Print the rows of each split, and what is odd about them; end the run if one has none."""
+    twice = words.duplicated(["split", "hash"])
+    print(
+        f"\n{twice.sum()} reviews occur again in their split, {words[~twice].duplicated('hash').sum()} in another one"
+    )
+    for split in SPLITS:
+        if split not in books:
+            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
+        elif not len(books[split]):
+            common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
+        else:
+            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
+            print(f"{split}: {counts}" + "; a language is missing" * (0 in counts.values()))
+
+
+@common.command
 def main():
-    args = parse_args(__doc__, DEFAULTS)
+    flags = "dataset languages text_column title_column categories validation_share data model seed"
+    args = common.parse_args(__doc__, flags, PRESETS)
+    if common.claim(args.data, "arguments.json", wait=True) and Path(args.data, "dataset_dict.json").exists():
+        return print(f"{args.data} is ready: the other run has made it")
+    common.locate(args.dataset, "--dataset")  # what cannot be had shows before the work
+    if args.model != "tiny":
+        common.load(AutoTokenizer, args.model)
 
-    # 1. Load each language and look at it
-    found = find_files(args.dataset)
-    corpus = {language: load_reviews(args, found, language) for language in args.languages}
-    for language, reviews in corpus.items():
+    corpus = []
+    for language in args.languages:
+        # 1. Load the reviews of a language and look at them
+        reviews = load_reviews(args, language)
         print(f"\n=== {language} ===\n{reviews}")
-        show_samples(reviews, args.seed)
+        show_samples(reviews, seed=args.seed)
 
-    # 2. Keep the books
-    if args.categories:
-        for language, reviews in corpus.items():
-            print(f"\n=== {language}: the 20 largest categories of {len(next(iter(reviews.values()))):,} reviews ===")
-            for category, count in count_categories(reviews).most_common(20):
-                print(f"{category:<24}{count:>9,}")
-            corpus[language] = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
+        # 2. Keep the books
+        if args.categories:
+            english_df = next(iter(reviews.values())).select_columns("product_category").to_pandas()
+            print(f"\n=== {language}: the 20 largest categories of {len(english_df):,} reviews ===")
+            print(english_df["product_category"].value_counts()[:20].to_string())
+            reviews = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
             print(f"\n=== {language}: after filter_books ===")
-            show_samples(corpus[language], args.seed)
+            show_samples(reviews, seed=args.seed)
+        corpus.append(reviews)
 
     # 3. One corpus: concatenate the languages split by split and shuffle
     books = DatasetDict()
-    for split in ("train", "validation", "test"):
-        parts = [reviews[split] for reviews in corpus.values() if split in reviews]
-        if parts:
+    for split in SPLITS:
+        if parts := [reviews[split] for reviews in corpus if split in reviews]:
             books[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
     print("\n=== all languages ===")
-    show_samples(books, args.seed)
+    show_samples(books, seed=args.seed)
 
     # 4. Drop titles of one or two words: they say too little to learn from
-    before = count_words(books)
-    books = books.filter(lambda x: len((x["review_title"] or "").split()) > 2)
-    after = count_words(books)
+    words = count_words(books)
+    books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     if args.validation_share and "train" in books and "validation" not in books:
         parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
         books |= {"train": parts["train"], "validation": parts["test"]}
-    for split in ("train", "validation", "test"):
-        if split not in books:
-            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
-    for split, rows in books.items():
-        if not len(rows):
-            fail(f"no review is left in the split {split} of {args.dataset}; see --languages and --categories")
-    print(f"\n{'words':<24}{'rows':>8}{'median':>8}{'mean':>8}{'longest':>9}")
-    for column in before:
-        for counts, when in ((before[column], "all"), (after[column], "kept")):
-            mean = sum(words * rows for words, rows in counts.items()) / counts.total()
-            print(
-                f"{column + ', ' + when:<24}{counts.total():>8,}{quantile(counts, 0.5):>8}{mean:>8.1f}{max(counts):>9,}"
-            )
+    check_splits(args, books, words)
 
-    with new_files(args.data) as folder:
-        # 5. Tokenize one example
+    with common.new_files(args.data, key="dataset_dict.json") as folder:
+        # 5. What the model will see
         if args.model == "tiny":
-            make_tiny_checkpoint(books, args.seed, folder / "tiny-mt5")
-        checkpoint = str(folder / "tiny-mt5") if args.model == "tiny" else args.model
-        tokenizer = load(AutoTokenizer, checkpoint)
-        inputs = tokenizer("I loved reading the Hunger Games!")
-        print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
+            make_tiny_checkpoint(next(iter(books.values())), args.seed, folder / "tiny-mt5")
+        rows = next(iter(books.values()))
+        show_model_inputs(
+            rows.select(range(min(2, len(rows)))), folder / "tiny-mt5" if args.model == "tiny" else args.model
+        )
 
         # 6. Save
-        arguments = json.dumps(vars(args), indent=2, ensure_ascii=False) + "\n"
-        (folder / "arguments.json").write_text(arguments, encoding="utf-8")
-        draw_word_counts(before, after, folder / "title_lengths.png")
+        draw_title_lengths(words, folder / "title_lengths.png")
+        common.write_json(folder / "arguments.json", vars(args))
         books.save_to_disk(folder)
-    print(f"\n{'rows in ' + args.data:<32}" + "".join(f"{language:>9}" for language in args.languages))
-    for split, rows in books.items():
-        counts = Counter()
-        for batch in rows.select_columns("language").iter(batch_size=10_000):
-            counts.update(batch["language"])
-        print(f"{split:<32}" + "".join(f"{counts[language]:>9,}" for language in args.languages))
+    print(f"\nSaved in {args.data}")
 
 
 if __name__ == "__main__":

@@ -12,235 +12,185 @@ Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv (loss
 Takes   about two minutes for the sample on two cores; expect rouge1 about 53, lead-3 about 20
 """
 
-import math
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from transformers import (
-    DataCollatorForSeq2Seq,
-    ProgressCallback,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerState,
-    set_seed,
-)
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import DataCollatorForSeq2Seq, ProgressCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from common import (
-    ROUGE_TYPES,
-    TRAINING_DEFAULTS,
-    LengthGroupedSampler,
-    check_finite,
-    compare_with_lead_3,
-    create_repo,
-    describe_run,
-    fail,
-    find_checkpoint,
-    load_checkpoint,
-    load_prepared,
-    longest_first,
-    mixed_precision,
-    new_checkpoint,
-    parse_args,
-    print_epoch,
-    print_main,
-    print_scores,
-    rouge_rows,
-    row_losses,
-    save_model,
-    save_on_signal,
-    stop,
-    summed_loss,
-    tokenize,
-    trim_vocab,
-)
+import common
 
-OUTPUT = {"output_dir": "results/{preset}-trainer"}
-DEFAULTS = {  # the sample is trained in fp32 so that its numbers are the same on every device
-    "sample": {"model": "tiny", "epochs": 10, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.3,
-               "bf16": False, **OUTPUT, **TRAINING_DEFAULTS},
-    "amazon": {"model": "google/mt5-small", "epochs": 8, "batch_size": 8, "learning_rate": 5.6e-5, "weight_decay": 0.01,
-               "bf16": None, **OUTPUT, **TRAINING_DEFAULTS},
+PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend on what the device multiplies in
+    "sample": {"output_dir": "results/sample-trainer", "model": "tiny", "epochs": 10, "batch_size": 16,
+               "learning_rate": 2e-3, "weight_decay": 0.3, "bf16": False},
+    "amazon": {"output_dir": "results/amazon-trainer", "model": "google/mt5-small", "epochs": 8, "batch_size": 8,
+               "learning_rate": 5.6e-5, "weight_decay": 0.01},
 }  # fmt: skip
 
 
 class SummarizationTrainer(Seq2SeqTrainer):
-    """``Seq2SeqTrainer`` with the rows, evaluation and checkpoints of train_accelerate.py."""
+    """``Seq2SeqTrainer`` with the rows, evaluation and checkpoints of train_accelerate.py, to the last digit."""
 
     def _get_train_sampler(self, train_dataset):
         return self.sampler
 
     def evaluation_loop(self, *args, **kwargs):
-        # The Trainer gathers with the rows that fill up the last batch of several processes.
+        # The Trainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
         self.gather_function = self.accelerator.gather_for_metrics
         return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         # The Trainer averages the mean losses of the batches, so that they depend on how rows are batched.
+        # Here each row gets its own; reviews are encoded once for both, the loss and the summary.
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("labels")
         with torch.no_grad(), self.accelerator.autocast():
             outputs = model(**inputs)
-            losses = row_losses(outputs, labels)
-            generated_tokens = self.model.generate(
-                encoder_outputs=BaseModelOutput(outputs.encoder_last_hidden_state),
-                attention_mask=inputs["attention_mask"],
-            )
-        return None, (generated_tokens, losses), labels
+            generated_tokens = self.model.generate(**common.generation_inputs(self.processing_class, inputs, outputs))
+        return None, (generated_tokens, common.row_losses(outputs, labels)), labels
+
+    def _get_output_dir(self, trial):
+        return str(self.checkpoints.folder / ".new")  # from which common.Checkpoints takes what is whole
 
     def _save_checkpoint(self, model, trial):
-        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-        with new_checkpoint(folder, self.run, step=self.state.global_step, max_steps=self.state.max_steps):
+        with self.checkpoints.saving(self.run):
             super()._save_checkpoint(model, trial)
 
 
 class TrainingCallback(ProgressCallback):
-    """The Trainer's progress bars with one line an epoch; checkpoints inside an epoch and on Ctrl-C."""
+    """The Trainer's progress bars; beside them the log, a line an epoch and checkpoints inside an epoch."""
 
-    def __init__(self, accelerator, sampler, save_steps):
+    def __init__(self, run, sampler, save_steps):
         super().__init__()
-        self.accelerator, self.sampler, self.save_steps, self.stopping = accelerator, sampler, save_steps, False
+        self.run, self.sampler, self.save_steps = run, sampler, save_steps
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         # The Trainer's own call does not reach the sampler of an epoch resumed on several processes.
         self.sampler.set_epoch(int(state.epoch))
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "grad_norm" in logs:
-            check_finite(state.global_step, logs["loss"], logs["grad_norm"])
-
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
-        self.stopping = self.stopping or self.accelerator.check_trigger()
-        save = self.stopping or (self.save_steps and state.global_step % self.save_steps == 0)
+        self.run |= {"step": state.global_step, "max_steps": state.max_steps}
         steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
         if state.global_step % steps_per_epoch and state.global_step < state.max_steps:
-            control.should_save = save  # the last step of an epoch is saved after its evaluation
+            # The last step of an epoch is saved after its evaluation.
+            control.should_save = bool(self.save_steps) and state.global_step % self.save_steps == 0
 
-    def on_save(self, args, state, control, **kwargs):
-        if self.stopping:
-            stop(f"{args.output_dir}/checkpoint-{state.global_step}")
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "grad_norm" in logs:
+            common.log_step(self.run, logs["loss"], logs["grad_norm"], logs["learning_rate"])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         super().on_evaluate(args, state, control, **kwargs)
-        if state.is_world_process_zero:
-            losses = [log["loss"] for log in state.log_history if "loss" in log and log["epoch"] > state.epoch - 1]
-            scores = {name: metrics[f"eval_{name}"] for name in ROUGE_TYPES}
-            print_epoch(math.ceil(state.epoch), np.mean(losses), metrics["eval_loss"], scores)
+        common.end_epoch(
+            self.run, metrics["eval_loss"], {name: metrics[f"eval_{name}"] for name in common.ROUGE_TYPES}
+        )
 
 
+@common.command
 def main():
-    args = parse_args(__doc__, DEFAULTS)
+    args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
+        common.fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # which the Trainer reads only later
-    print_main(f"{state.num_processes} process(es) on {state.device.type}")
-    set_seed(args.seed)
-
-    if args.push_to_hub and state.is_main_process:
-        create_repo(args.push_to_hub)
+    common.start_run(args, state)
 
     # 1. Data
-    books = load_prepared(args, "train", "validation")
+    books = common.load_prepared(args, "train", "validation")
+    books["validation"] = common.longest_first(books["validation"])
 
     # 2. Checkpoint
-    tokenizer, model = load_checkpoint(args)
+    tokenizer, model = common.load_checkpoint(args)
     if args.trim_vocab:
-        tokenizer = trim_vocab(tokenizer, model, books["train"])
+        tokenizer = common.trim_vocab(tokenizer, model, books["train"])
 
     # 3. Tokenize
-    tokenized_datasets = tokenize(books, tokenizer)
+    with state.local_main_process_first():  # the others find its result in the cache
+        tokenized_datasets = books.map(
+            common.preprocess_function,
+            batched=True,
+            fn_kwargs={"tokenizer": tokenizer, "config": model.config, "max_input_length": args.max_input_length,
+                       "max_target_length": args.max_target_length},
+            remove_columns=books["train"].column_names,  # texts, which the collator could not pad
+            desc="Tokenize",
+        )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    order = longest_first(tokenized_datasets["validation"])
-    eval_dataset = tokenized_datasets["validation"].select(order)
-    step_rows = args.batch_size * args.gradient_accumulation_steps * state.num_processes
-    sampler = LengthGroupedSampler(tokenized_datasets["train"], step_rows, args.seed, args.group_by_length)
+    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, state.num_processes)
 
-    # 4. Metric
-    rows = books["validation"]
+    # 4. Arguments and metric
+    training_args = Seq2SeqTrainingArguments(
+        output_dir=args.output_dir,
+        eval_strategy="epoch",
+        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, which common.Checkpoints minds
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide a loss that is not finite
+        num_train_epochs=args.epochs,
+        max_steps=args.max_steps or -1,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=4 * args.batch_size,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        predict_with_generate=True,
+        optim="adamw_torch_fused",
+        use_cpu=not torch.cuda.is_available(),
+        bf16=common.mixed_precision(args.bf16) == "bf16",
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=False,
+        log_level_replica="error",
+        report_to=args.report_to or "none",
+        seed=args.seed,
+    )
 
-    def decode(predictions):
-        predictions = predictions[np.argsort(order)]
-        predictions = np.where(predictions < 0, tokenizer.pad_token_id, predictions)  # -100 fills up batches
-        return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+    def decode(generated_tokens):
+        # -100 fills up what the Trainer gathers, and cannot be decoded
+        generated_tokens = np.where(generated_tokens != -100, generated_tokens, tokenizer.pad_token_id)
+        return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
     def compute_metrics(eval_pred):
-        # Differs from the chapter: the references are the titles themselves, not labels cut at 30 tokens.
+        # Differs from the chapter: the references are the titles themselves, not labels cut at 30 tokens
         generated_tokens, losses = eval_pred.predictions
         loss, label_tokens = losses.sum(axis=0, dtype=float).tolist()
-        scores = rouge_rows(decode(generated_tokens), rows, args.rouge, use_stemmer=True)
-        return {"loss": loss / label_tokens} | dict(zip(ROUGE_TYPES, scores.mean(axis=0).tolist(), strict=True))
+        scores = common.rouge_rows(decode(generated_tokens), books["validation"], args.rouge)
+        return {"loss": loss / label_tokens} | scores.mean().to_dict()
 
     # 5. Train
     trainer = SummarizationTrainer(
         model,
-        Seq2SeqTrainingArguments(
-            output_dir=f"{args.output_dir}/checkpoints",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            logging_steps=1,
-            logging_nan_inf_filter=False,  # it would hide a loss that is not finite
-            save_total_limit=3,
-            load_best_model_at_end=True,
-            metric_for_best_model="rougeL",
-            num_train_epochs=args.epochs,
-            max_steps=args.max_steps,
-            learning_rate=args.learning_rate,
-            weight_decay=args.weight_decay,
-            per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=4 * args.batch_size,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
-            optim="adamw_torch_fused",
-            use_cpu=not torch.cuda.is_available(),
-            bf16=mixed_precision(args.bf16) == "bf16",
-            predict_with_generate=True,
-            ddp_find_unused_parameters=False,
-            disable_tqdm=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            log_level_replica="error",
-            report_to="none",
-            seed=args.seed,
-        ),
+        training_args,
         train_dataset=tokenized_datasets["train"],
-        eval_dataset=eval_dataset,
+        eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,
-        compute_loss_func=summed_loss,
+        compute_loss_func=common.summed_loss,
         compute_metrics=compute_metrics,
     )
+    run = {"step": 0, "max_steps": None, "log": [], "epochs": []}
+    checkpoints = common.Checkpoints(args, books, tokenizer, state.num_processes)
+    if checkpoints.newest:
+        run = {name: checkpoints.state[name] for name in run}
+    trainer.sampler, trainer.checkpoints, trainer.run = sampler, checkpoints, run
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(TrainingCallback(trainer.accelerator, sampler, args.save_steps))
-    trainer.sampler = sampler
-    trainer.run = describe_run(args, books, tokenizer, trainer.args.world_size)
-    checkpoint, written = find_checkpoint(args, trainer.run)
-    first_step = written.get("step", 0)
-    save_on_signal(trainer.accelerator)
+    trainer.add_callback(TrainingCallback(run, sampler, args.save_steps))
     started = time.time()
-    if checkpoint and first_step == written["max_steps"]:
-        # All steps are done; the Trainer would do one more where they end inside an epoch.
-        trainer.state = TrainerState.load_from_json(checkpoint / "trainer_state.json")
-        trainer._load_best_model()
-    else:
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    seconds = time.time() - started
+    if run["step"] != run["max_steps"]:  # else it was stopped before its model was saved
+        trainer.train(resume_from_checkpoint=checkpoints.newest and str(checkpoints.newest))
+    measured = {"processes": state.num_processes, "train_seconds": time.time() - started}
 
     # 6. Score the best model against lead-3
-    predicted = trainer.predict(eval_dataset, metric_key_prefix="eval")
-    summaries = decode(predicted.predictions[0])
-    if trainer.is_world_process_zero():
-        scores = compare_with_lead_3(summaries, rows, args.rouge, use_stemmer=True)
-        print_scores(scores, "validation")
+    trainer.state.best_model_checkpoint = str(checkpoints.best(run))
+    trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
+    predicted = trainer.predict(tokenized_datasets["validation"])
+    summaries, measured["eval_loss"] = decode(predicted.predictions[0]), predicted.metrics["test_loss"]
 
-        # 7. Save and push
-        tokens = sampler.lengths.mean() * step_rows * (trainer.state.global_step - first_step)
-        eval_loss = predicted.metrics["eval_loss"]
-        measured = {"train_seconds": seconds, "tokens_per_second": tokens / seconds, "eval_loss": eval_loss}
-        log = [row for row in trainer.state.log_history if "grad_norm" in row]
-        save_model(args, tokenizer, model, scores, log, processes=trainer.args.world_size, **measured)
+    # 7. Save and push
+    if state.is_main_process:
+        scores = common.score(books["validation"], args.rouge, summaries)
+        common.save_model(args, tokenizer, model, scores, run, **measured)
+        common.push_to_hub(args)
     # The wrapped model goes before the process group that it uses; else a process may hang at its exit.
     accelerator = trainer.accelerator
     del trainer, model

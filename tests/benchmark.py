@@ -42,8 +42,9 @@ from transformers import (
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+import common  # noqa: E402
 import train_accelerate  # noqa: E402
-from common import ROUGE_TYPES, Rouge, load_checkpoint, postprocess_text, preprocess_function, stem, trim_vocab  # noqa: E402
+from common import ROUGE_TYPES, Rouge, load_checkpoint, postprocess_text, preprocess_function, trim_vocab  # noqa: E402
 
 KEPT_PIECES = 20_000  # about what the real corpus would keep
 
@@ -60,7 +61,6 @@ def benchmark_rouge(pairs=10_000, rounds=3):
     predictions = [rng.choice(titles)[0] for _ in references]
     ours, theirs = [], []
     for _ in range(rounds):
-        stem.cache_clear()
         started = time.perf_counter()
         Rouge().compute(
             predictions=postprocess_text(predictions, languages),
@@ -120,8 +120,10 @@ def chapter_loop(model_name, data, steps):
     """The chapter's loop as written, with what its imports and names became; return evaluation seconds."""
     books, tokenizer = load_from_disk(data), AutoTokenizer.from_pretrained(model_name)
     model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    tokenized = books.map(preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer})
-    tokenized = tokenized.remove_columns([*books["train"].column_names, "length"])
+    tokenized = books.map(
+        preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer, "config": model.config}
+    )
+    tokenized = tokenized.remove_columns(books["train"].column_names)
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     train_dataloader = DataLoader(tokenized["train"], shuffle=True, collate_fn=collator, batch_size=8)
     eval_dataloader = DataLoader(tokenized["validation"], collate_fn=collator, batch_size=8)
@@ -166,7 +168,9 @@ def stock_trainer(model_name, data, steps):
     """``Seq2SeqTrainer`` with default arguments; return evaluation seconds."""
     books, tokenizer = load_from_disk(data), AutoTokenizer.from_pretrained(model_name)
     model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    tokenized = books.map(preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer})
+    tokenized = books.map(
+        preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer, "config": model.config}
+    )
 
     def compute_metrics(eval_pred):
         predictions, labels = (np.where(ids < 0, tokenizer.pad_token_id, ids) for ids in eval_pred)
@@ -201,9 +205,9 @@ def ours(model_name, data, steps, flags, filler, times):
         columns = ["review_body", "review_title"]
         return trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
 
-    train_accelerate.trim_vocab = trim_to_twenty_thousand
-    train_accelerate.print_epoch = lambda *args: evaluated.append(time.perf_counter())
-    train_accelerate.save_model = lambda *args, **kwargs: None  # 2 GB that are not measured
+    common.trim_vocab = trim_to_twenty_thousand
+    common.end_epoch = lambda *args: evaluated.append(time.perf_counter())
+    common.save_model = lambda *args, **kwargs: None  # 2 GB that are not measured
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = ["train_accelerate.py", "--preset", "amazon", "--model", model_name, "--data", data,
                     "--output-dir", folder, "--max-steps", str(steps), *flags]  # fmt: skip
@@ -253,10 +257,10 @@ def matrix_product_rate(size=4096):
 def operations_an_example(model_name, data, head_rows):
     """Return the useful operations of a training example: 6 a weight and token, without padding."""
     model, rows = AutoModelForSeq2SeqLM.from_pretrained(model_name), load_from_disk(data)["train"].select(range(1000))
-    tokens = preprocess_function(rows[:], AutoTokenizer.from_pretrained(model_name))
+    tokens = preprocess_function(rows[:], AutoTokenizer.from_pretrained(model_name), model.config)
     encoder, decoder = (sum(weights.numel() for weights in stack.block.parameters())
                         for stack in (model.encoder, model.decoder))  # fmt: skip
-    inputs = statistics.mean(tokens["length"])
+    inputs = statistics.mean(len(ids) for ids in tokens["input_ids"])
     targets = statistics.mean(len(labels) for labels in tokens["labels"])
     return 6 * (encoder * inputs + (decoder + head_rows * model.config.d_model) * targets)
 
@@ -314,7 +318,7 @@ def print_table(results, rate):
 def save_with_more_pieces(tiny, folder, pieces=KEPT_PIECES):
     """Save the checkpoint ``tiny`` with further pieces that the sample does not use, and random rows for them."""
     save_full_size_tokenizer(tiny, folder, pieces)
-    _, model = load_checkpoint(argparse.Namespace(model=str(tiny), data=""))
+    _, model = load_checkpoint(argparse.Namespace(model=str(tiny), data="", num_beams=None, max_target_length=30))
     torch.manual_seed(0)
     more = pieces - model.config.vocab_size
     for layer in (model.shared, model.lm_head):
@@ -361,7 +365,7 @@ def benchmark_pieces(data, shares=(1.0, 0.1, 0.01)):
     books = load_from_disk(data)
     print("| training rows | pieces kept | validation | test |\n|---|---|---|---|")
     for share in shares:
-        args = argparse.Namespace(model="tiny", data=data)
+        args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30)
         whole, model = load_checkpoint(args)
         rows = books["train"].select(range(int(share * len(books["train"]))))
         kept = trim_vocab(whole, model, rows)

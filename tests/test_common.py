@@ -3,10 +3,10 @@
 import math
 import random
 import string
-import time
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -14,7 +14,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 import common
-from baseline import three_sentence_summary
 from common import (
     ROUGE_TYPES,
     LengthGroupedSampler,
@@ -25,6 +24,7 @@ from common import (
     row_losses,
     sent_tokenize,
     summed_loss,
+    three_sentence_summary,
 )
 
 # ---- sentences ---------------------------------------------------------------------------------
@@ -107,8 +107,8 @@ def test_rouge_equals_rouge_score_on_english_ascii(use_stemmer):
     assert sum(scores["rouge1"]) > 0
 
 
-def test_rouge_chapter_cuts_at_accents():
-    scores = Rouge().compute(predictions=["fácil"], references=["f cil"], chapter=True)
+def test_rouge_score_itself_cuts_at_accents():
+    scores = Rouge().compute(predictions=["fácil"], references=["f cil"], languages=[None])
     assert scores["rouge1"] == 1
 
 
@@ -131,32 +131,26 @@ def test_rouge_scores_very_long_texts():
 
 
 def test_bootstrap_finds_the_interval_of_a_mean():
-    values = np.random.default_rng(1).normal(loc=5, scale=2, size=(400, 1))
-    low, high, p = bootstrap(values)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)  # ± 1.96 deviations / √n
-    assert p == pytest.approx(2 / 1001)
+    values = pd.DataFrame({"rouge1": np.random.default_rng(1).normal(loc=5, scale=2, size=400)})
+    row = bootstrap(values).loc["rouge1"]
+    assert row.low < row.f1 == values.rouge1.mean() < row.high
+    assert row.high - row.low == pytest.approx(2 * 1.96 * values.rouge1.std() / 20, rel=0.1)  # ± 1.96 deviations / √n
+    assert row.p == pytest.approx(2 / 1001)
 
 
 def test_bootstrap_is_seeded_and_sees_no_difference_where_there_is_none():
-    values = np.array([[1.0], [-1.0]] * 50)
-    assert bootstrap(values)[2] > 0.5
-    assert all(np.array_equal(a, b) for a, b in zip(bootstrap(values), bootstrap(values), strict=True))
+    values = pd.DataFrame({"rouge1": [1.0, -1.0] * 50})
+    assert bootstrap(values).p.item() > 0.5
+    assert bootstrap(values).equals(bootstrap(values))
+    assert not bootstrap(values).equals(bootstrap(values, seed=1))
 
 
-def test_bootstrap_of_5000_rows_takes_less_than_a_second():
-    values, started = np.random.default_rng(1).random((5000, len(ROUGE_TYPES))), time.perf_counter()
-    bootstrap(values)
-    assert time.perf_counter() - started < 1
-
-
-def test_an_insignificant_difference_is_printed_as_such(capsys):
-    rows = {"review_title": ["good book", "bad book"] * 10, "language": ["en"] * 20}
-    always = {"model": ["good book", "bad book"] * 10, "lead-3": ["no", "no"] * 10}
-    sometimes = {"model": ["good book", "good book"] * 10, "lead-3": ["bad book", "bad book"] * 10}
-    for systems, insignificant in ((always, False), (sometimes, True)):
-        common.print_scores(common.score(systems, rows), "test")
-        assert ("(n. s.)" in capsys.readouterr().out) == insignificant
+def test_an_insignificant_difference_is_marked():
+    titles = ["good book", "bad book"] * 10
+    rows = {"review_title": titles, "review_body": ["Yes. No."] * 20, "language": ["en"] * 20}
+    assert "(n. s.)" not in common.score_table(common.score(rows, "language", titles), "test")
+    rows["review_body"] = ["bad book"] * 20  # so that the model and lead-3 are right in half of the rows each
+    assert "(n. s.)" in common.score_table(common.score(rows, "language", ["good book"] * 20), "test")
 
 
 # ---- loss --------------------------------------------------------------------------------------
@@ -174,10 +168,18 @@ def test_summed_loss_weighs_each_label_token_the_same():
 # ---- order of rows and losses ------------------------------------------------------------------
 
 
+def sampler_of(lengths, step_rows, group_by_length=True):
+    rows = Dataset.from_dict({"input_ids": [[7] * length for length in lengths]})
+    args = SimpleNamespace(
+        batch_size=step_rows, gradient_accumulation_steps=1, seed=1, group_by_length=group_by_length
+    )
+    return LengthGroupedSampler(rows, args, processes=1)
+
+
 @pytest.mark.parametrize("group_by_length", [True, False])
 def test_an_epoch_has_whole_steps_of_different_rows(group_by_length):
     lengths = np.random.default_rng(0).integers(5, 200, size=1003)
-    sampler = LengthGroupedSampler(Dataset.from_dict({"length": lengths}), 8, seed=1, group_by_length=group_by_length)
+    sampler = sampler_of(lengths, 8, group_by_length)
     first = list(sampler)
     sampler.set_epoch(1)
     second = list(sampler)
@@ -192,12 +194,14 @@ def test_an_epoch_has_whole_steps_of_different_rows(group_by_length):
 
 def test_too_few_rows_for_one_step_end_the_run(capsys):
     with pytest.raises(SystemExit):
-        LengthGroupedSampler(Dataset.from_dict({"length": [3, 4, 5]}), 8, seed=1)
+        sampler_of([3, 4, 5], 8)
     assert "has 3 rows, one step takes 8; lower --batch-size" in capsys.readouterr().err
 
 
 def test_longest_first():
-    assert longest_first(Dataset.from_dict({"length": [3, 9, 1, 9]})).tolist() == [1, 3, 0, 2]
+    reviews = ["one", "the longest", "no", "the largest"]
+    assert longest_first(Dataset.from_dict({"review_body": reviews}))["review_body"][:] == [
+        "the longest", "the largest", "one", "no"]  # fmt: skip
 
 
 def test_row_losses_sum_the_cross_entropy_of_a_row_and_count_its_tokens():

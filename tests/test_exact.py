@@ -61,9 +61,13 @@ def test_both_scripts_write_the_same_model(trained, prepared, tmp_path):
     assert weights(tmp_path / "trainer") == weights(tmp_path / "accelerate")
 
 
+def error_lines(result):
+    return [line for line in result.stderr.splitlines() if ": error: " in line]
+
+
 def error_line(result):
     """Return the one line of a run that ended as a bad input should."""
-    lines = [line for line in result.stderr.splitlines() if ": error: " in line]
+    lines = error_lines(result)
     assert result.returncode == 2 and len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
     return lines[0]
 
@@ -133,7 +137,7 @@ def test_a_run_killed_ten_times_ends_as_an_unbroken_one(script, processes, prepa
             process.send_signal(signal.SIGKILL)
         for process in started:
             process.wait()
-        torn += any(not (path / "run.json").exists() for path in (broken / "checkpoints").glob("checkpoint-*"))
+        torn += any((broken / "checkpoints").glob(".new/*"))
     print(f"{torn} of 10 kills left a torn checkpoint")
     run(f"train_{script}.py", *flags, "--output-dir", broken, "--resume", processes=processes)
     if processes == 1:
@@ -147,17 +151,16 @@ def test_a_run_killed_ten_times_ends_as_an_unbroken_one(script, processes, prepa
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_ctrl_c_saves_and_says_how_to_resume(script, prepared, tmp_path):
+def test_ctrl_c_says_how_to_resume(script, prepared, tmp_path):
     flags = ["--data", prepared[0], "--output-dir", tmp_path / "model", "--epochs", 2]
     with open(tmp_path / "printed", "w") as printed:
         (process,) = start(script, *flags, "--save-steps", 3, stderr=printed)
         wait_for_step([process], tmp_path / "model", 3)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
-    printed = (tmp_path / "printed").read_text().splitlines()
+    printed = (tmp_path / "printed").read_text()
+    assert "--resume" in printed.splitlines()[-1] and "Traceback" not in printed
     newest = max((tmp_path / "model/checkpoints").glob("*/run.json"), key=lambda path: read_json(path)["step"])
-    assert "Stopping: saving after this step" in printed
-    assert f"Stopped; saved in {newest.parent}. Go on with the same command and --resume" in printed
     again = run(f"train_{script}.py", *flags, check=False)  # without --resume nothing is lost
     assert "--resume" in error_line(again) and newest.exists()
     resuming = f"Resuming from {newest.parent}, step {read_json(newest)['step']} of 52"
@@ -212,14 +215,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(script, prepared, tmp_path):
                  check=False)  # fmt: skip
     line = error_line(result)
     assert "at step 2; " in line and "--learning-rate" in line
-    assert not list(tmp_path.rglob("run.json"))
+    assert not list(tmp_path.glob("checkpoints/*/run.json"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_fp16_is_refused(script, prepared, tmp_path):
     command = ["-m", "accelerate.commands.launch", "--mixed_precision", "fp16", f"train_{script}.py"]
     result = run(*command, "--data", prepared[0], "--output-dir", tmp_path, check=False)
-    assert result.returncode != 0 and "fp16: mT5 overflows" in result.stderr
+    assert result.returncode == 1 and "fp16: mT5 overflows" in error_lines(result)[0]
 
 
 @pytest.fixture
@@ -240,7 +243,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_whole(script, prepared, smal
     result = run(f"train_{script}.py", *flags, "--save-steps", 3, check=False)
     line = error_line(result)
     assert "cannot write" in line and "free space" in line
-    whole = {path.parent.name for path in small_disk.rglob("run.json")}
+    whole = {path.parent.name for path in small_disk.glob("model/checkpoints/*/run.json")}
     assert whole == {"checkpoint-3", "checkpoint-6"} == set(os.listdir(small_disk / "model/checkpoints"))
     subprocess.run(["mount", "-o", "remount,size=128m", small_disk], check=True)
     run(f"train_{script}.py", *flags, "--resume")
