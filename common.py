@@ -837,18 +837,16 @@ def save_model(args, tokenizer, model, scores, state, state_dict=None, **measure
 
 
 def draw_training(path, state, lead_3):
-    """Draw the losses by step and ROUGE by epoch, lead-3's as a broken line."""
+    """Draw the losses by step and ROUGE by epoch, with lead-3's as broken lines."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     log, epochs = pd.DataFrame(state["log"]), pd.DataFrame(state["epochs"])
-    left.plot(log.step, log.loss, alpha=0.4, label="training, each step")
-    left.plot(epochs.step, epochs.loss, "C0o-", label="training, mean of an epoch")
-    left.plot(epochs.step, epochs.eval_loss, "C1o-", label="validation")
-    left.set(title="Loss of a label token", xlabel="optimizer steps", ylim=(0, None))
-    for color, rouge in enumerate(ROUGE_TYPES[:3]):
-        right.plot(epochs.epoch, epochs[rouge], f"C{color}o-", label=rouge)
-        right.axhline(lead_3[rouge]["f1"], color=f"C{color}", linestyle="--", label=f"{rouge} of lead-3")
-    right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs", xticks=epochs.epoch, ylim=(0, None))
-    left.legend()
+    log.plot("step", "loss", ax=left, label="training, each step", color="C0", alpha=0.3)
+    epochs.plot("step", ["loss", "eval_loss"], ax=left, style="o-", label=["training, mean of an epoch", "validation"])
+    left.set(title="Loss of a label token", xlabel="optimizer steps", ylim=0)
+    epochs.plot("epoch", ROUGE_TYPES[:3], ax=right, style="o-")
+    for line, rouge in zip(right.get_lines(), ROUGE_TYPES, strict=False):
+        right.axhline(lead_3[rouge]["f1"], color=line.get_color(), linestyle="--", label=f"{rouge} of lead-3")
+    right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs", xticks=epochs.epoch, ylim=0)
     right.legend(ncols=2)
     figure.savefig(path)
     plt.close(figure)

@@ -24,7 +24,10 @@ from tqdm.auto import tqdm
 
 import common
 
-PRESETS = {preset: {"model": f"results/{preset}-trainer", "batch_size": 32} for preset in common.PRESETS}
+PRESETS = {
+    "sample": {"model": "results/sample-trainer", "batch_size": 32, "bf16": False},
+    "amazon": {"model": "results/amazon-trainer", "batch_size": 32},
+}
 
 
 def read_input(args):
@@ -79,7 +82,7 @@ def print_summary(review, title, summary):
 @common.command
 def main():
     flags = "model data examples input output scores text_column language split rouge batch_size num_beams "
-    args = common.parse_args(__doc__, flags + "max_input_length max_target_length text", PRESETS)
+    args = common.parse_args(__doc__, flags + "max_input_length max_target_length bf16 text", PRESETS)
     if sum(map(bool, (args.text, args.input, args.split, args.examples))) > 1:
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.output and (not (args.input or args.split) or args.output == args.input):
@@ -101,7 +104,8 @@ def main():
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
     tokenizer, model = common.load_checkpoint(args)
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     # 3. Summaries
     reviews = {"review_body": rows[args.text_column]}
@@ -111,10 +115,10 @@ def main():
     if args.split:
         scores = common.score(rows, args.rouge, summaries)
         print("\n" + common.score_table(scores, args.split))
-        rows = rows.add_column("lead_3", common.lead_3(rows, args.rouge))
         if args.scores:
             common.write_json(Path(args.scores), scores)
     if args.output:
+        rows = rows.add_column("lead_3", common.lead_3(rows, args.rouge)) if args.split else rows
         rows = rows.add_column("summary", summaries)
         rows.to_csv(args.output) if args.output.endswith(".csv") else rows.to_json(args.output, force_ascii=False)
         print(f"Written to {args.output}")

@@ -51,7 +51,7 @@ def test_however_a_step_is_cut_its_loss_and_gradients_are_the_same(
     assert log["step"] == list(range(1, 21))
     assert log["loss"] == pytest.approx(curve["loss"], rel=1e-4)
     assert log["grad_norm"] == pytest.approx(curve["grad_norm"], rel=1e-4)
-    assert curve["loss"][0] > 1.2 * curve["loss"][-1]  # it learns
+    assert curve["loss"][0] - curve["loss"][-1] > 1  # it learns
 
 
 def test_both_scripts_write_the_same_model(trained, prepared, tmp_path):
