@@ -90,7 +90,7 @@ FLAGS = {  # flag: (type or choices, default where the script has none, help, na
     "rouge": (["language", "rouge_score", "rouge_score_stemmer"], "language", "how words are counted: see README"),
     "report_to": (str, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
     "push_to_hub": (str, None, "Hub repository (user/name) to push the model to"),
-    "split": (["validation", "test"], None, "score the model on this split against lead-3"),
+    "split": (["validation", "test"], None, "split to score, a model beside lead-3"),
     "examples": (number(int, 0), None, "rows of the test split to show", "+"),
     "language": (str, None, "code of the reviews' language, where no column 'language' has it"),
     "input": (str, None, "file to summarize: CSV, JSON, JSONL, Parquet or TXT (a review a line)"),

@@ -36,6 +36,10 @@ SENTENCES = [
     ("es", "La Sra. Peña lo leyó. A mí no me gustó.", ["La Sra. Peña lo leyó.", "A mí no me gustó."]),
     ("es", "El Dr. Vidal lo cita. ¡Qué año!", ["El Dr. Vidal lo cita.", "¡Qué año!"]),
     ("es", "Llegó de EE. UU. en dos días. Bien.", ["Llegó de EE. UU. en dos días.", "Bien."]),
+    ("de", "Herr Dr. Maier las es z.B. im Bett. Gut!", ["Herr Dr. Maier las es z.B. im Bett.", "Gut!"]),
+    ("fr", "M. Dupont l'a lu. C'est bien.", ["M. Dupont l'a lu.", "C'est bien."]),
+    ("ja", "面白い。もう一度読みたい！そう？はい", ["面白い。", "もう一度読みたい！", "そう？", "はい"]),
+    ("zh", "很好看。 推荐！！", ["很好看。", "推荐！！"]),
     ("xx", "No such language. Split as English.", ["No such language.", "Split as English."]),
     ("en", "", []),
 ]
@@ -68,6 +72,18 @@ HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
     ("en", "a title", "", False, 0, 0),
     ("en", "😀😀", "😀", False, 0, 0),  # no word, no match
     ("de", "größe", "größe", False, 1, 0),
+    ("de", "langweilige Bücher", "langweiliges Buch", True, 1, 1),
+    ("fr", "livres ennuyeux", "livre ennuyeux", True, 1, 1),
+    ("fr", "l'été", "été", False, 2 / 3, 0),  # two words against one
+    (
+        "ja",
+        "面白い本",
+        "面白い",
+        False,
+        6 / 7,
+        4 / 5,
+    ),  # each character is a word: 3 of 4 and 3 of 3, 2 of 3 and 2 of 2
+    ("zh", "好书", "书好", False, 1, 0),
 ]
 
 
@@ -125,6 +141,14 @@ def test_rouge_add_batch_is_compute():
 def test_rouge_scores_very_long_texts():
     long = "word " * 10_000
     assert Rouge().compute(predictions=[long], references=["one word"])["rouge1"] == pytest.approx(2 / 10_002)
+
+
+@pytest.mark.parametrize(("language", "text", "count"), [
+    ("en", "Don't buy it!", 3), ("en", " two  words ", 2), ("en", None, 0), ("es", "¡Qué año!", 2),
+    ("ja", "面白い 本", 4), ("zh", "好书", 2),
+])  # fmt: skip
+def test_count_words(language, text, count):
+    assert common.count_words(text, language) == count
 
 
 # ---- intervals ---------------------------------------------------------------------------------
