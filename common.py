@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import punkt
 import pyarrow.compute
+import tokenizers
 import torch
 import transformers
 from accelerate import PartialState
@@ -385,9 +386,8 @@ def load_checkpoint(args):
         generation.forced_bos_token_id = None  # one language for all rows of a batch
     # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
     pieces = tokenizer.convert_ids_to_tokens(range(model.config.vocab_size))  # get_vocab() may hide a twin
-    generation.suppress_tokens = [
-        i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece
-    ] or None
+    unused = [number for number, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
+    generation.suppress_tokens = unused or None
     return tokenizer, model
 
 
@@ -433,7 +433,7 @@ def generation_inputs(tokenizer, batch, outputs=None):
 
 
 def trim_vocab(tokenizer, model, rows):
-    """Cut a T5 or mT5 model, in place, to the pieces that ``rows`` use; return the tokenizer of them.
+    """Cut a T5 or mT5 model and its tokenizer, in place, to the pieces that ``rows`` use.
 
     Also kept are special tokens and, to write other texts, single characters: digits, signs and the letters of each
     script in ``rows``. The scores stay, so that ``rows`` are cut into the same pieces as before.
@@ -459,12 +459,8 @@ def trim_vocab(tokenizer, model, rows):
     specification["model"]["unk_id"] = new[specification["model"]["unk_id"]]
     for token in specification["added_tokens"]:
         token["id"] = new[token["id"]]
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        Path(folder, "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
-        name, tokenizer = tokenizer.name_or_path, transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = name  # the cache of books.map() goes by it
-    tokenizer.init_kwargs.pop("vocab_file", None)
+    tokenizer._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(specification))
+    tokenizer.init_kwargs.pop("vocab_file", None)  # the whole vocabulary's
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight = torch.nn.Parameter(layer.weight.data[kept])
     model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
@@ -475,7 +471,6 @@ def trim_vocab(tokenizer, model, rows):
     suppressed = model.generation_config.suppress_tokens or []
     model.generation_config.suppress_tokens = [new[number] for number in suppressed if number in new] or None
     print_main(f"Vocabulary: kept {len(kept):,} of {len(used):,} pieces, {model.num_parameters():,} parameters")
-    return tokenizer
 
 
 # ---- Order of rows, losses, precision ----------------------------------------------------------
@@ -533,10 +528,9 @@ def row_losses(outputs, labels):
 
 def mixed_precision(bf16):
     """Return "bf16" or "no" as ``--bf16`` says; by default what the GPU or the CPU has."""
-    if bf16 is None and torch.cuda.is_available():
-        bf16 = torch.cuda.is_bf16_supported()
-    elif bf16 is None:
-        bf16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    if bf16 is None:
+        cpu = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+        bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu
     return "bf16" if bf16 else "no"
 
 
@@ -553,20 +547,12 @@ class Checkpoints:
     def __init__(self, args, books, tokenizer, processes):
         """Set ``newest`` to the checkpoint to resume from and ``state`` to what it was saved with, else None and {}."""
         self.folder, mark = Path(args.output_dir, "checkpoints"), Path(args.output_dir, "run.json")
-        free = (
-            "data",
-            "dataset",
-            "output_dir",
-            "push_to_hub",
-            "save_steps",
-            "resume",
-        )  # what a resumed run may change
-        files = [file["filename"] for rows in books.values() for file in rows.cache_files]
-        self.run = {name: value for name, value in vars(args).items() if name not in free} | {
-            "corpus": Hasher.hash([Path(file).read_bytes() for file in files]),
-            "vocabulary": Hasher.hash(sorted(tokenizer.get_vocab().items())),
-            "processes": processes,
-        }
+        # All but these must be the same when the run is resumed.
+        free = ["data", "dataset", "output_dir", "push_to_hub", "report_to", "save_steps", "resume"]
+        self.run = {name: value for name, value in vars(args).items() if name not in free}
+        corpus = [Path(file["filename"]).read_bytes() for rows in books.values() for file in rows.cache_files]
+        vocabulary = sorted(tokenizer.get_vocab().items())
+        self.run |= {"corpus": Hasher.hash(corpus), "vocabulary": Hasher.hash(vocabulary), "processes": processes}
         self.newest, self.state = None, {}
         with PartialState().main_process_first():
             whole, main = self.whole(), PartialState().is_main_process
@@ -704,11 +690,10 @@ class Rouge(evaluate.Metric):
         return evaluate.MetricInfo(description=self.__doc__, citation="", features=datasets.Features(strings))
 
     def _compute(self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True):
-        languages = languages or ["en"] * len(predictions)
-        tokenizers = {
-            language: WordTokenizer(language, use_stemmer) if language else None for language in set(languages)
-        }
-        scorers = {key: RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=value) for key, value in tokenizers.items()}
+        languages, scorers = languages or ["en"] * len(predictions), {}
+        for language in set(languages):
+            tokenizer = language and WordTokenizer(language, use_stemmer)
+            scorers[language] = RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
         rows = zip(predictions, references, languages, strict=True)
         rows = [scorers[language].score(reference, prediction) for prediction, reference, language in rows]
         scores = {rouge: [row[rouge].fmeasure for row in rows] for rouge in ROUGE_TYPES}
@@ -870,22 +855,12 @@ def write_model_card(folder, args, scores):
         model_name=name,
         eval_results=[huggingface_hub.EvalResult(**result, metric_name=k, metric_value=v["f1"]) for k, v in cells],
     )
-    lines = ["---", data.to_yaml(), "---", "", f"# {name}", ""]
-    lines += [f"{args.model} fine-tuned on {args.dataset} to write the title of a review.", ""]
-    lines += [
-        "![losses and scores of the training](training.png)",
-        "",
-        "## Scores",
-        "",
-        "```",
-        score_table(scores, "validation"),
-        "```",
-        "",
-        "## Hyperparameters",
-        "",
-    ]
-    lines += [f"- {name}: {value}" for name, value in vars(args).items()]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sections = [f"---\n{data.to_yaml()}\n---", f"# {name}"]
+    sections += [f"{args.model} fine-tuned on {args.dataset} to write the title of a review."]
+    sections += ["![losses and scores of the training](training.png)"]
+    sections += [f"## Scores\n\n```\n{score_table(scores, 'validation')}\n```", "## Hyperparameters"]
+    sections += ["\n".join(f"- {name}: {value}" for name, value in vars(args).items())]
+    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def push_to_hub(args):

@@ -104,7 +104,7 @@ def main():
     # 2. Checkpoint
     tokenizer, model = common.load_checkpoint(args)
     if args.trim_vocab:
-        tokenizer = common.trim_vocab(tokenizer, model, books["train"])
+        common.trim_vocab(tokenizer, model, books["train"])
 
     # 3. Tokenize
     with state.local_main_process_first():  # the others find its result in the cache

@@ -203,7 +203,7 @@ def ours(model_name, data, steps, flags, filler, times):
     def trim_to_twenty_thousand(tokenizer, model, rows):
         words = Dataset.from_dict({"review_body": filler, "review_title": filler})
         columns = ["review_body", "review_title"]
-        return trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
+        trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
 
     common.trim_vocab = trim_to_twenty_thousand
     common.end_epoch = lambda *args: evaluated.append(time.perf_counter())
@@ -366,9 +366,10 @@ def benchmark_pieces(data, shares=(1.0, 0.1, 0.01)):
     print("| training rows | pieces kept | validation | test |\n|---|---|---|---|")
     for share in shares:
         args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30)
-        whole, model = load_checkpoint(args)
+        whole, _ = load_checkpoint(args)
         rows = books["train"].select(range(int(share * len(books["train"]))))
-        kept = trim_vocab(whole, model, rows)
+        kept, model = load_checkpoint(args)
+        trim_vocab(kept, model, rows)
         more = []
         for split in ("validation", "test"):
             texts = books[split]["review_body"][:] + books[split]["review_title"][:]

@@ -49,7 +49,8 @@ def trimmed(narrow, rows, tmp_path_factory):
     tokenizer, model = load_checkpoint(
         SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30)
     )
-    trim_vocab(tokenizer, model, rows).save_pretrained(folder)
+    trim_vocab(tokenizer, model, rows)
+    tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return load_checkpoint(SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30)), (
         AutoTokenizer.from_pretrained(folder),
