@@ -41,9 +41,7 @@ def load_reviews(args, language):
     Differs from the chapter: ``amazon_reviews_multi`` was withdrawn; copies of it are files in a folder or on the Hub.
     """
     files = common.locate(args.dataset, "--dataset", language)
-    with common.expected(
-        f"cannot read {args.dataset}", "it takes CSV, JSON, JSONL or Parquet in UTF-8, one review a row"
-    ):
+    with common.expected(f"cannot read {args.dataset}", "it must be CSV, JSON, JSONL or Parquet, in UTF-8"):
         reviews = load_dataset(**files)
     names = {args.text_column: "review_body", args.title_column: "review_title"}
     texts = [*names, "product_category"] if args.categories else list(names)
@@ -60,9 +58,7 @@ def load_reviews(args, language):
         row = pc.index(pc.and_(empty, pc.equal(table["language"], language)), True).as_py()
         if row >= 0:
             common.fail(f"{args.dataset}: row {row + 1} has an empty {args.text_column}; fill or remove it")
-        reviews[split] = rows.filter(
-            lambda codes: [c == language for c in codes], input_columns="language", batched=True
-        )
+        reviews[split] = rows.filter(lambda example: example["language"] == language)
     return reviews
 
 
@@ -80,16 +76,11 @@ def filter_books(example, categories):
 
 def count_words(books):
     """Return a ``DataFrame`` with language and split of each row, the words of its review and title, and a hash."""
-    rows = [
-        (
-            row["language"],
-            split,
-            *(common.count_words(row[name], row["language"]) for name in TEXTS),
-            hash(row[TEXTS[0]]),
-        )
-        for split, reviews in books.items()
-        for row in reviews.select_columns(["language", *TEXTS])
-    ]
+    rows = []
+    for split, reviews in books.items():
+        for row in reviews.select_columns(["language", *TEXTS]):
+            review, title = (common.count_words(row[name], row["language"]) for name in TEXTS)
+            rows.append((row["language"], split, review, title, hash(row["review_body"])))
     return pd.DataFrame(rows, columns=["language", "split", "review", "title", "hash"])
 
 
@@ -148,14 +139,11 @@ def show_model_inputs(rows, checkpoint):
     inputs = tokenizer("I loved reading the Hunger Games!")
     print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
 
-    tokenized = rows.map(
-        common.preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer, "config": config}
+    options = {"tokenizer": tokenizer, "config": config}
+    features = list(
+        rows.map(common.preprocess_function, batched=True, fn_kwargs=options, remove_columns=rows.column_names)
     )
-    tokenized = tokenized.remove_columns(rows.column_names)  # texts, which the collator could not pad
-    print("\nTwo rows after preprocess_function: lists of ids, each as long as its text")
-    features = [tokenized[i] for i in range(len(tokenized))]
-    for feature in features:
-        print(feature)
+    print("\nTwo rows after preprocess_function: lists of ids, each as long as its text", *features, sep="\n")
 
     with torch.device("meta"):  # the collator asks only how the model shifts labels: no weights are needed
         model = AutoModelForSeq2SeqLM.from_config(config)
@@ -168,9 +156,8 @@ def show_model_inputs(rows, checkpoint):
 def check_splits(args, books, words):
     """Print the rows of each split, and what is odd about them; end the run if one has none."""
     twice = words.duplicated(["split", "hash"])
-    print(
-        f"\n{twice.sum()} reviews occur again in their split, {words[~twice].duplicated('hash').sum()} in another one"
-    )
+    elsewhere = words[~twice].duplicated("hash")
+    print(f"\n{twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
     for split in SPLITS:
         if split not in books:
             print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
@@ -226,12 +213,11 @@ def main():
 
     with common.new_files(args.data, key="dataset_dict.json") as folder:
         # 5. What the model will see
+        rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
-            make_tiny_checkpoint(next(iter(books.values())), args.seed, folder / "tiny-mt5")
-        rows = next(iter(books.values()))
-        show_model_inputs(
-            rows.select(range(min(2, len(rows)))), folder / "tiny-mt5" if args.model == "tiny" else args.model
-        )
+            checkpoint = folder / "tiny-mt5"
+            make_tiny_checkpoint(rows, args.seed, checkpoint)
+        show_model_inputs(rows.select(range(min(2, len(rows)))), checkpoint)
 
         # 6. Save
         draw_title_lengths(words, folder / "title_lengths.png")
