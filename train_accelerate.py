@@ -38,6 +38,20 @@ PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend 
 }  # fmt: skip
 
 
+def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
+    """Return a ``DataLoader`` for each split."""
+    train_dataloader = DataLoader(
+        tokenized_datasets["train"],
+        batch_size=args.batch_size,
+        sampler=common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes),
+        collate_fn=data_collator,
+        generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
+    )
+    return train_dataloader, DataLoader(
+        tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator
+    )
+
+
 def get_optimizer(model, learning_rate, weight_decay):
     """Return AdamW as the Trainer sets it up.
 
@@ -115,9 +129,8 @@ def push(accelerator, model, tokenizer, args, epoch, upload):
 @common.command
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
-    accelerator = Accelerator(
-        mixed_precision=common.mixed_precision(args.bf16), log_with=args.report_to, project_dir=args.output_dir
-    )
+    precision = common.mixed_precision(args.bf16)
+    accelerator = Accelerator(mixed_precision=precision, log_with=args.report_to, project_dir=args.output_dir)
     common.start_run(args, accelerator)
 
     # 1. Data
@@ -140,12 +153,7 @@ def main():
             desc="Tokenize",
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes)
-    train_dataloader = DataLoader(
-        tokenized_datasets["train"], args.batch_size, sampler=sampler, collate_fn=data_collator,
-        generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
-    )  # fmt: skip
-    eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
+    train_dataloader, eval_dataloader = get_dataloaders(accelerator, tokenized_datasets, data_collator, args)
 
     # 4. Optimizer and schedule
     optimizer = get_optimizer(model, args.learning_rate, args.weight_decay)
@@ -167,7 +175,7 @@ def main():
     accelerator.init_trackers("runs")
     upload, started = None, time.time()
     progress_bar = tqdm(total=max_steps, initial=state["step"], desc="Train", disable=not accelerator.is_main_process)
-    for epoch in range(state["step"] // steps_per_epoch, math.ceil(max_steps / steps_per_epoch)):
+    for epoch in range(len(state["epochs"]), math.ceil(max_steps / steps_per_epoch)):
         # Training
         model.train()
         train_dataloader.set_epoch(epoch)

@@ -89,6 +89,37 @@ class TrainingCallback(ProgressCallback):
         )
 
 
+def get_training_arguments(args):
+    return Seq2SeqTrainingArguments(
+        output_dir=args.output_dir,
+        eval_strategy="epoch",
+        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, which common.Checkpoints minds
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide a loss that is not finite
+        num_train_epochs=args.epochs,
+        max_steps=args.max_steps or -1,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=4 * args.batch_size,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        predict_with_generate=True,
+        optim="adamw_torch_fused",
+        use_cpu=not torch.cuda.is_available(),
+        bf16=common.mixed_precision(args.bf16) == "bf16",
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to=args.report_to or "none",
+        seed=args.seed,
+    )
+
+
+def decode(tokenizer, generated_tokens):
+    """Return generated tokens as texts; -100, which fills up what the Trainer gathers, cannot be decoded."""
+    generated_tokens = np.where(generated_tokens != -100, generated_tokens, tokenizer.pad_token_id)
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+
+
 @common.command
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
@@ -119,48 +150,18 @@ def main():
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, state.num_processes)
 
-    # 4. Arguments and metric
-    training_args = Seq2SeqTrainingArguments(
-        output_dir=args.output_dir,
-        eval_strategy="epoch",
-        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, which common.Checkpoints minds
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would hide a loss that is not finite
-        num_train_epochs=args.epochs,
-        max_steps=args.max_steps or -1,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=4 * args.batch_size,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        predict_with_generate=True,
-        optim="adamw_torch_fused",
-        use_cpu=not torch.cuda.is_available(),
-        bf16=common.mixed_precision(args.bf16) == "bf16",
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=False,
-        log_level_replica="error",
-        report_to=args.report_to or "none",
-        seed=args.seed,
-    )
-
-    def decode(generated_tokens):
-        # -100 fills up what the Trainer gathers, and cannot be decoded
-        generated_tokens = np.where(generated_tokens != -100, generated_tokens, tokenizer.pad_token_id)
-        return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-
+    # 4. Metric
     def compute_metrics(eval_pred):
         # Differs from the chapter: the references are the titles themselves, not labels cut at 30 tokens
         generated_tokens, losses = eval_pred.predictions
         loss, label_tokens = losses.sum(axis=0, dtype=float).tolist()
-        scores = common.rouge_rows(decode(generated_tokens), books["validation"], args.rouge)
+        scores = common.rouge_rows(decode(tokenizer, generated_tokens), books["validation"], args.rouge)
         return {"loss": loss / label_tokens} | scores.mean().to_dict()
 
     # 5. Train
     trainer = SummarizationTrainer(
         model,
-        training_args,
+        get_training_arguments(args),
         train_dataset=tokenized_datasets["train"],
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
@@ -184,7 +185,7 @@ def main():
     trainer.state.best_model_checkpoint = str(checkpoints.best(run))
     trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
     predicted = trainer.predict(tokenized_datasets["validation"])
-    summaries, measured["eval_loss"] = decode(predicted.predictions[0]), predicted.metrics["test_loss"]
+    summaries, measured["eval_loss"] = decode(tokenizer, predicted.predictions[0]), predicted.metrics["test_loss"]
 
     # 7. Save and push
     if state.is_main_process:
