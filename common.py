@@ -22,7 +22,6 @@ import datasets
 import evaluate
 import filelock
 import huggingface_hub
-import matplotlib.pyplot as plt
 import nltk
 import numpy as np
 import pandas as pd
@@ -33,6 +32,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from datasets.fingerprint import Hasher
+from matplotlib.figure import Figure
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
@@ -824,7 +824,8 @@ def save_model(args, tokenizer, model, scores, state, state_dict=None, **measure
 
 def draw_training(path, state, lead_3):
     """Draw the losses by step and ROUGE by epoch, with lead-3's as broken lines."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     log, epochs = pd.DataFrame(state["log"]), pd.DataFrame(state["epochs"])
     log.plot("step", "loss", ax=left, label="training, each step", color="C0", alpha=0.3)
     epochs.plot("step", ["loss", "eval_loss"], ax=left, style="o-", label=["training, mean of an epoch", "validation"])
@@ -835,7 +836,6 @@ def draw_training(path, state, lead_3):
     right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs", xticks=epochs.epoch, ylim=0)
     right.legend(ncols=2)
     figure.savefig(path)
-    plt.close(figure)
 
 
 def write_model_card(folder, args, scores):
