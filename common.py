@@ -273,7 +273,7 @@ def locate(path, flag, language=""):
     """
     if Path(path).is_file():
         files = {"data_files": glob.escape(Path(path).name), "data_dir": None}
-        return {"path": str(Path(path).parent), **files, "cache_dir": CACHE.name}
+        return {"path": str(Path(path).resolve().parent), **files, "cache_dir": CACHE.name}
     exists, folder = os.path.isdir, path
     if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
         check_hub(f"without a network give {flag} a file or folder instead of {path}")
