@@ -167,6 +167,8 @@ def expected(what, remedy):
     except Exception as error:
         while error.__cause__ and not isinstance(error, OSError):  # the cause says what is wrong with a file
             error = error.__cause__
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        remedy = "the Hub is busy: try again later" if status == 429 or status >= 500 else remedy
         fail(f"{what}: {str(error).strip().split(chr(10))[0][:300] or type(error).__name__}; {remedy}")
 
 
@@ -177,6 +179,7 @@ def command(main):
     def run():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
+        sys.stdout.reconfigure(errors="backslashreplace")  # on a terminal without accents
         try:
             main()
             sys.stdout.flush()

@@ -87,12 +87,16 @@ def main():
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.output and (not (args.input or args.split) or args.output == args.input):
         common.fail("--output needs --input or --split, and another file than --input")
+    for file in filter(None, (args.output, args.scores)):
+        if not Path(file).resolve().parent.is_dir():
+            common.fail(f"the folder of {file} does not exist; make it or name another file")
 
     # 1. What to summarize
     if args.input:
         rows = read_input(args)
     elif args.text:
-        texts = [sys.stdin.read() if text == "-" else text for text in args.text]
+        read = sys.stdin.read if sys.stdin else str  # it may be closed
+        texts = [read() if text == "-" else text for text in args.text]
         if not all(text.strip() for text in texts):
             common.fail("the review is empty; give its text")
         rows = Dataset.from_dict({args.text_column: texts})

@@ -44,10 +44,14 @@ def load_reviews(args, language):
     with common.expected(f"cannot read {args.dataset}", "it must be CSV, JSON, JSONL or Parquet, in UTF-8"):
         reviews = load_dataset(**files)
     names = {args.text_column: "review_body", args.title_column: "review_title"}
+    if len({*names, "language", "product_category"}) < 4:
+        common.fail("--text-column and --title-column are two columns, and not language or product_category")
     texts = [*names, "product_category"] if args.categories else list(names)
 
     for split, rows in reviews.items():
         common.check_columns(rows, texts, args.dataset, "see --text-column, --title-column and --categories")
+        if taken := set(names.values()) & set(rows.column_names) - set(names):
+            common.fail(f"{args.dataset} has a column {taken.pop()!r} beside those that are named; rename it")
         rows = rows.rename_columns({old: new for old, new in names.items() if old != new})
         if "language" not in rows.column_names:
             if len(args.languages) > 1 and not files["data_dir"]:

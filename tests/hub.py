@@ -22,6 +22,7 @@ class Hub:
 
     def __init__(self):
         self.files, self.uploads, self.commits, self.broken = {}, {}, [], False
+        self.status = None  # with which it refuses to create a repository
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -54,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length) if length else self.read_chunks()
         path = unquote(urlsplit(self.path).path)
         if self.command in ("POST", "PUT") and "paths-info" not in path and "validate-yaml" not in path:
+            if self.hub.status and path == "/api/repos/create":
+                return self.answer({"error": "not now"}, self.hub.status)
             if self.hub.broken and path != "/api/repos/create":  # breaks down once the repository exists
                 return self.answer({"error": "the hub is broken"}, 403)
             if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {self.hub.token}":

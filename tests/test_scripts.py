@@ -248,77 +248,7 @@ def test_the_summaries_of_a_split_in_a_file(trained, prepared, tmp_path, suffix)
     assert f"{f1:.2f} [" in printed
 
 
-# ---- errors ------------------------------------------------------------------------------------
-
-EARLIER = '{"arguments": {"preset": "sample"}}'  # what marks a folder as ours
-ERRORS = [  # script, flags, words of the one line
-    ("prepare_data", "--frobnicate 1", ["--frobnicate", "--help"]),
-    ("train_trainer", "--epochs many", ["--epochs", "many"]),
-    ("train_trainer", "--batch-size 0", ["--batch-size", "from 1"]),
-    ("train_accelerate", "--preset books", ["--preset", "sample", "amazon"]),
-    ("prepare_data", "--dataset {tmp}/none.csv", ["none.csv", "does not exist"]),
-    ("prepare_data", "--dataset {tmp}/empty", ["empty", "CSV, JSON, JSONL or Parquet"]),
-    ("prepare_data", "--dataset {tmp}/short.csv --categories", ["no review is left", "--languages"]),
-    ("prepare_data", "--dataset {tmp}/good.csv --text-column body", ["good.csv", "'body'", "--text-column"]),
-    ("prepare_data", "--dataset {tmp}/good.csv", ["good.csv", "'product_category'", "--categories"]),
-    ("prepare_data", "--dataset {tmp}/hole.csv --categories", ["hole.csv", "row 2", "review_body"]),
-    ("prepare_data", "--dataset {tmp}/latin1.csv --categories", ["latin1.csv", "UTF-8"]),
-    ("prepare_data", "--dataset {tmp}/broken.jsonl --categories", ["broken.jsonl"]),
-    ("train_trainer", "--data {prepared} --model {tmp}/broken", ["broken", "--model"]),
-    ("train_accelerate", "--data {prepared} --model {tmp}/empty", ["empty", "--model"]),
-    ("predict", "--model {tmp}/broken hello", ["broken", "--model"]),
-    ("predict", "--model {model} ''", ["empty"]),
-    ("predict", "--model {model} --input {tmp}/none.txt", ["none.txt", "--input"]),
-    ("predict", "--model {model} --input {tmp}/latin1.csv", ["latin1.csv", "UTF-8"]),
-    ("predict", "--model {model} --input {tmp}/good.csv --text-column body", ["good.csv", "'body'", "--text-column"]),
-    ("predict", "--model {model} --input {tmp}/nothing.txt", ["nothing.txt", "no review"]),
-    ("predict", "--model {model} --output {tmp}/out.jsonl", ["--output", "--input"]),
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def bad_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bad")
-    (folder / "empty").mkdir()
-    (folder / "broken").mkdir()
-    (folder / "broken/config.json").write_text("{")
-    (folder / "good.csv").write_text("review_body,review_title,language\nI liked it,A good little book,en\n")
-    (folder / "short.csv").write_text("review_body,review_title,language\nI liked it,Good book,en\n")
-    (folder / "hole.csv").write_text('review_body,review_title,language\nok,A good book,en\n"",A bad book,en\n')
-    (folder / "latin1.csv").write_text("review_body,review_title,language\ncafé,Un buen café,es\n", encoding="latin-1")
-    (folder / "broken.jsonl").write_text('{"review_body": "ok", "review_title": \n')
-    (folder / "nothing.txt").write_text("")
-    return folder
-
-
-@pytest.mark.parametrize(("script", "flags", "words"), ERRORS)
-def test_bad_input_ends_with_one_line(
-    script, flags, words, bad_files, prepared, trained, tmp_path, monkeypatch, capsys
-):
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "results.json").write_text(EARLIER)
-    if "--data" not in flags and script == "prepare_data":
-        flags += f" --data {target}"
-    elif script.startswith("train"):
-        flags += f" --output-dir {target}"
-    flags = flags.format(tmp=bad_files, prepared=prepared[0], model=trained["trainer"])
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *(flag.strip("'") for flag in flags.split())])
-    with pytest.raises(SystemExit) as exit_:
-        importlib.import_module(script).main()
-    assert exit_.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{script}.py: error: ")]
-    assert all(word in line for word in words), line
-    assert [path.name for path in tmp_path.rglob("*")] == ["target", "results.json"]
-    assert (target / "results.json").read_text() == EARLIER
-
-
-def test_an_error_shows_no_traceback():
-    result = run("predict.py", "--modle", "x", check=False)
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr == "predict.py: error: unrecognized arguments: --modle (see --help)\n"
-
+# ---- flags -------------------------------------------------------------------------------------
 
 SCRIPT_NAMES = ["prepare_data", "baseline", "train_trainer", "train_accelerate", "predict"]
 
