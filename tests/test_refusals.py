@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -433,6 +434,16 @@ def test_a_busy_hub_is_not_a_bad_token(status, words, prepared, tmp_path):
         result = run("train_trainer.py", "--data", prepared[0], "--output-dir", tmp_path / "model",
                      "--push-to-hub", "user/titles", check=False, **environment)  # fmt: skip
     assert result.returncode == 2 and words in result.stderr and ("hf auth login" in result.stderr) == (status == 401)
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        started = time.monotonic()
+        result = run("predict.py", "--model", "google/mt5-small", "A book.", check=False, **environment)
+    assert result.returncode == 2 and f"cannot reach {endpoint}" in result.stderr
+    assert time.monotonic() - started < 30 + 15  # seconds, and what the imports take on a busy machine
 
 
 def test_shell_patterns_in_a_file_name_mean_nothing(tmp_path):
