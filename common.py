@@ -64,7 +64,7 @@ PRESETS = {
     "amazon": "defaults for the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
 }
 FLAGS = {  # flag: (type or choices, default where the script has none, help, nargs of a list)
-    "data": (str, "data/prepared/{preset}", "folder of the prepared data"),
+    "data": (str, None, "folder of the prepared data"),
     "dataset": (str, None, "file, folder or Hub data set (user/name) with the reviews"),
     "languages": (str, ["en", "es"], "codes of the languages to keep", "+"),
     "text_column": (str, "review_body", "column with the review"),
@@ -107,34 +107,31 @@ TRAINING_FLAGS = (
 
 
 def parse_args(doc, flags, presets):
-    """Read the flags of a script, say which preset it runs and return an ``argparse.Namespace``.
-
-    ``flags`` names them; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS.
-    """
+    """Read the ``flags`` of a script; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (see --help)")
     parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
-    defaults = {preset: {flag: FLAGS[flag][1] for flag in flags.split()} | presets[preset] for preset in PRESETS}
+    defaults = {preset: {flag: FLAGS[flag][1] for flag in flags.split()} for preset in PRESETS}
+    for preset, values in defaults.items():
+        values |= {"data": f"data/prepared/{preset}", **presets[preset]}
     for flag in flags.split():
         kind, _, explanation, *nargs = FLAGS[flag]
-        shown = " or ".join(dict.fromkeys(str(defaults[preset][flag]) for preset in PRESETS))
+        shown = " or ".join(dict.fromkeys(str(values[flag]) for values in defaults.values()))
         options = {"help": f"{explanation} (default: {shown})"}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
             options |= {"choices" if isinstance(kind, list) else "type": kind, "nargs": nargs[0] if nargs else None}
         parser.add_argument("text" if flag == "text" else f"--{flag.replace('_', '-')}", **options)
-    args = parser.parse_args()
+    given = {flag: value for flag, value in vars(parser.parse_args()).items() if value is not None}
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
     if launched == "fp16":
         fail("--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
-    if "bf16" in args and args.bf16 is None and launched:
-        args.bf16 = launched == "bf16"
-    for flag, default in defaults[args.preset].items():
-        if getattr(args, flag) is None:
-            setattr(args, flag, default.format(preset=args.preset) if isinstance(default, str) else default)
-        if getattr(args, flag) == "":
+    launcher = {"bf16": launched == "bf16"} if launched and "bf16" in flags.split() else {}
+    args = argparse.Namespace(**defaults[given["preset"]] | launcher | given)
+    for flag, value in given.items():
+        if value == "":
             fail(f"--{flag.replace('_', '-')} must not be empty")
     other = next(name for name in PRESETS if name != args.preset)
     print_main(f"Preset {args.preset}: {PRESETS[args.preset]}. (--preset {other}: {PRESETS[other]}.)")
