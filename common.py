@@ -541,13 +541,14 @@ def mixed_precision(bf16):
 class Checkpoints:
     """The checkpoints of a run, --output-dir/checkpoints/checkpoint-<step>, which both scripts write and resume.
 
-    They are written in a folder .new beside them and come out of it whole. The run.json in --output-dir says that it
-    is ours, and whether its run is finished, which is when the model is saved.
+    They come out of the folder .new beside them whole, and go by way of it: each is whole or gone. The run.json in
+    --output-dir says that it is ours, and whether its run is finished, which is when the model is saved.
     """
 
     def __init__(self, args, books, tokenizer, processes):
         """Set ``newest`` to the checkpoint to resume from and ``state`` to what it was saved with, else None and {}."""
         self.folder, mark = Path(args.output_dir, "checkpoints"), Path(args.output_dir, "run.json")
+        self.new = self.folder / ".new"
         # All but these must be the same when the run is resumed.
         free = ["data", "dataset", "output_dir", "push_to_hub", "report_to", "save_steps", "resume"]
         self.run = {name: value for name, value in vars(args).items() if name not in free}
@@ -560,16 +561,18 @@ class Checkpoints:
             if whole and args.resume:
                 self.newest, self.state = whole[-1], read_json(whole[-1] / "run.json")
                 self.check()
+            elif args.resume:
+                print_main(f"No whole checkpoint in {args.output_dir}: training from the beginning")
             elif whole and main and not read_json(mark)["finished"]:
                 fail(f"{args.output_dir} holds a run that stopped at {whole[-1].name}; go on with --resume, "
                      f"or delete {self.folder}")  # fmt: skip
-            elif args.resume:
-                print_main(f"No whole checkpoint in {args.output_dir}: training from the beginning")
             if main:
                 write_json(mark, {"run": self.run, "finished": False})
+                shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
+                self.new.mkdir(parents=True)
                 for path in [] if self.newest else whole:
-                    self.remove(path)
-                shutil.rmtree(self.folder / ".new", ignore_errors=True)
+                    path.replace(self.new / path.name)
+                shutil.rmtree(self.new)
 
     def check(self):
         """End the run if it is not the one that wrote ``newest``, or if a file of that is gone."""
@@ -594,7 +597,7 @@ class Checkpoints:
     @contextmanager
     def saving(self, state, **more):
         """Write a checkpoint in the block; ``state`` comes back when a run resumes from it. Keep the best and two newest."""
-        new = self.folder / ".new" / f"checkpoint-{state['step']}"
+        new = self.new / f"checkpoint-{state['step']}"
         with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
             try:
                 yield new
@@ -605,18 +608,11 @@ class Checkpoints:
                     new.replace(self.folder / new.name)
                     for path in self.whole()[:-2]:
                         if not state["epochs"] or path != self.best(state):
-                            self.remove(path)
+                            path.replace(self.new / path.name)
             finally:
                 if PartialState().is_main_process:
-                    shutil.rmtree(new.parent, ignore_errors=True)
+                    shutil.rmtree(self.new, ignore_errors=True)
         PartialState().wait_for_everyone()
-
-    def remove(self, path):
-        """Remove a checkpoint by way of .new, so that it is whole or gone."""
-        new = self.folder / ".new" / path.name
-        new.parent.mkdir(exist_ok=True)
-        path.replace(new)
-        shutil.rmtree(new)
 
 
 # ---- Metrics for text summarization ------------------------------------------------------------

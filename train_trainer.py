@@ -52,7 +52,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels
 
     def _get_output_dir(self, trial):
-        return str(self.checkpoints.folder / ".new")  # from which common.Checkpoints takes what is whole
+        return str(self.checkpoints.new)  # from which common.Checkpoints takes what is whole
 
     def _save_checkpoint(self, model, trial):
         with self.checkpoints.saving(self.run):
