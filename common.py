@@ -560,7 +560,14 @@ class Checkpoints:
             whole, main = self.whole(), PartialState().is_main_process
             if whole and args.resume:
                 self.newest, self.state = whole[-1], read_json(whole[-1] / "run.json")
-                self.check()
+                for name, value in self.run.items():
+                    if (old := self.state["run"].get(name)) != value:
+                        fail(f"--resume: {self.newest} was written with {name} {old}, this run has {name} {value}; "
+                             "give the same, or another --output-dir without --resume")  # fmt: skip
+                for name in self.state["files"]:
+                    if not (self.newest / name).exists():
+                        fail(f"--resume: {self.newest} lacks {name}; delete that folder to resume from the one before")
+                print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
             elif args.resume:
                 print_main(f"No whole checkpoint in {args.output_dir}: training from the beginning")
             elif whole and main and not read_json(mark)["finished"]:
@@ -573,17 +580,6 @@ class Checkpoints:
                 for path in [] if self.newest else whole:
                     path.replace(self.new / path.name)
                 shutil.rmtree(self.new)
-
-    def check(self):
-        """End the run if it is not the one that wrote ``newest``, or if a file of that is gone."""
-        for name, value in self.run.items():
-            if (old := self.state["run"].get(name)) != value:
-                fail(f"--resume: {self.newest} was written with {name} {old}, this run has {name} {value}; "
-                     "give the same, or another --output-dir without --resume")  # fmt: skip
-        for name in self.state["files"]:
-            if not (self.newest / name).exists():
-                fail(f"--resume: {self.newest} lacks {name}; delete that folder to resume from the one before")
-        print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
 
     def whole(self):
         """Return the checkpoints, oldest first."""
@@ -813,8 +809,7 @@ def save_model(args, tokenizer, model, scores, state, state_dict=None, **measure
         pd.DataFrame(state["epochs"]).to_csv(folder / "epochs.csv", index=False)
         draw_training(folder / "training.png", state, scores["all"]["lead-3"])
         write_model_card(folder, args, scores)
-    mark = Path(args.output_dir, "run.json")
-    write_json(mark, read_json(mark) | {"finished": True})
+    write_json(Path(args.output_dir, "run.json"), {"run": vars(args), "finished": True})
     print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
 
 
