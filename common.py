@@ -172,7 +172,6 @@ def expected(what, remedy):
 def command(main):
     """Decorate the ``main`` of a script: files, signals and pipes that fail end in one line, a bug in its traceback."""
 
-    @functools.wraps(main)
     def run():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
@@ -251,8 +250,7 @@ def new_files(folder, key):
         yield Path(new)
         (folder / key).unlink(missing_ok=True)
         for entry in sorted(Path(new).iterdir(), key=lambda entry: entry.name == key):
-            if (folder / entry.name).is_dir():
-                shutil.rmtree(folder / entry.name)
+            shutil.rmtree(folder / entry.name, ignore_errors=True)  # a file is replaced without
             entry.replace(folder / entry.name)
 
 
@@ -272,8 +270,8 @@ def locate(path, flag, language=""):
     It finds format and splits by the names of the files; of a folder with a folder for the language, it gets that.
     """
     if Path(path).is_file():
-        files = {"data_files": glob.escape(Path(path).name), "data_dir": None}
-        return {"path": str(Path(path).resolve().parent), **files, "cache_dir": CACHE.name}
+        folder, file = Path(path).resolve().parent, glob.escape(Path(path).name)
+        return {"path": str(folder), "data_files": file, "cache_dir": CACHE.name}
     exists, folder = os.path.isdir, path
     if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
         check_hub(f"without a network give {flag} a file or folder instead of {path}")
@@ -302,9 +300,9 @@ def start_run(args, state):
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and launcher.exists() and state.num_processes == 1
     if launched and b"OMP_NUM_THREADS=" not in launcher.read_bytes():
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # `accelerate launch` has set 1; python would take all
+    if Path(args.output_dir).resolve() == Path(args.model).resolve():
+        fail("--output-dir is the folder of --model, which would be overwritten; name another one")
     if state.is_main_process:
-        if Path(args.output_dir).resolve() == Path(args.model).resolve():
-            fail("--output-dir is the folder of --model, which would be overwritten; name another one")
         claim(args.output_dir, "run.json", "results.json")
     if state.is_main_process and args.push_to_hub:  # now, so that a bad token shows at once
         check_hub("train without --push-to-hub and push later")
@@ -319,9 +317,8 @@ def load_prepared(args, *splits):
         if not Path(args.data, "dataset_dict.json").exists():
             print_main(f"{args.data} is missing: running prepare_data.py first")
             script = Path(__file__).with_name("prepare_data.py")
-            result = subprocess.run([sys.executable, script, "--preset", args.preset, "--data", args.data])
-            if result.returncode:
-                sys.exit(result.returncode)
+            if code := subprocess.call([sys.executable, script, "--preset", args.preset, "--data", args.data]):
+                sys.exit(code)
     with expected(f"cannot read {args.data}", "name another folder, or delete it and run prepare_data.py again"):
         books = datasets.load_from_disk(args.data)
     args.dataset = read_json(Path(args.data, "arguments.json"))["dataset"]

@@ -54,7 +54,7 @@ def load_reviews(args, language):
             common.fail(f"{args.dataset} has a column {taken.pop()!r} beside those that are named; rename it")
         rows = rows.rename_columns({old: new for old, new in names.items() if old != new})
         if "language" not in rows.column_names:
-            if len(args.languages) > 1 and not files["data_dir"]:
+            if len(args.languages) > 1 and not files.get("data_dir"):
                 common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
             rows = rows.add_column("language", [language] * len(rows))
         table = rows.with_format("arrow")[:]
