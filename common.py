@@ -26,15 +26,12 @@ import nltk
 import numpy as np
 import pandas as pd
 import punkt
-import pyarrow.compute
-import tokenizers
 import torch
 import transformers
 from accelerate import PartialState
 from datasets.fingerprint import Hasher
 from matplotlib.figure import Figure
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers.modeling_outputs import BaseModelOutput
@@ -437,7 +434,8 @@ def trim_vocab(tokenizer, model, rows):
     script in ``rows``. The scores stay, so that ``rows`` are cut into the same pieces as before.
     """
     specification = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
-    if specification["model"].get("type") != "Unigram" or not hasattr(model, "shared"):
+    unigram = specification["model"]
+    if unigram.get("type") != "Unigram" or not hasattr(model, "shared"):
         fail(f"--trim-vocab is for T5 and mT5, not for {model.config.model_type}; leave it out")
     used = np.zeros(len(tokenizer), dtype=bool)
     for batch in rows.select_columns(["review_body", "review_title"]).iter(batch_size=1000):
@@ -448,24 +446,21 @@ def trim_vocab(tokenizer, model, rows):
     scripts = {"", *(script[number] for number in used.nonzero()[0])}
     used |= [len(piece) < 2 and script in scripts for piece, script in zip(pieces, script, strict=True)]
     used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
-    vocabulary = specification["model"]["vocab"]
-    used[np.argmin([score for _, score in vocabulary])] = True  # what unknown characters cost goes by it
+    last = max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    used[:last] = True  # so that these three keep their numbers
+    used[np.argmin([score for _, score in unigram["vocab"]])] = True  # what unknown characters cost goes by it
     kept = used.nonzero()[0].tolist()
     new = {old: number for number, old in enumerate(kept)}
 
-    specification["model"]["vocab"] = [vocabulary[number] for number in kept if number < len(vocabulary)]
-    specification["model"]["unk_id"] = new[specification["model"]["unk_id"]]
+    unigram["vocab"] = [unigram["vocab"][number] for number in kept if number < len(unigram["vocab"])]
     for token in specification["added_tokens"]:
         token["id"] = new[token["id"]]
-    tokenizer._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(specification))
+    tokenizer._tokenizer = tokenizer.backend_tokenizer.from_str(json.dumps(specification))
     tokenizer.init_kwargs.pop("vocab_file", None)  # the whole vocabulary's
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight = torch.nn.Parameter(layer.weight.data[kept])
     model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
     model.tie_weights()  # T5's head is its embeddings
-    for config in (model.config, model.generation_config):
-        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-            setattr(config, name, new.get(getattr(config, name)))
     suppressed = model.generation_config.suppress_tokens or []
     model.generation_config.suppress_tokens = [new[number] for number in suppressed if number in new] or None
     print_main(f"Vocabulary: kept {len(kept):,} of {len(used):,} pieces, {model.num_parameters():,} parameters")
@@ -485,7 +480,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
         self.step_rows = args.batch_size * args.gradient_accumulation_steps * processes
         if len(rows) < self.step_rows:
             fail(f"the training split has {len(rows)} rows, one step takes {self.step_rows}; lower --batch-size")
-        self.lengths = pyarrow.compute.list_value_length(rows.with_format("arrow")[:]["input_ids"]).to_numpy()
+        self.lengths = np.array([len(ids) for ids in rows["input_ids"]])
         self.seed, self.group_by_length, self.epoch = args.seed, args.group_by_length, 0
 
     def set_epoch(self, epoch):
@@ -650,10 +645,10 @@ def postprocess_text(texts, languages):
     return ["\n".join(sent_tokenize(text.strip(), lang)) for text, lang in zip(texts, languages, strict=True)]
 
 
-class WordTokenizer(Tokenizer):
-    """The tokenizer of ``rouge_score`` with the letters and digits of Unicode instead of a-z and 0-9.
+class WordTokenizer:
+    """The tokenizer of ``rouge_score`` with Unicode's letters and digits, not only a-z and 0-9, and Snowball's stems.
 
-    It stems as ``rouge_score`` does in English (Porter, words above three letters), else by Snowball.
+    English ones are Porter's, and words up to three letters stay, as there.
     """
 
     def __init__(self, language, use_stemmer):
