@@ -696,16 +696,12 @@ def lead_3(rows, scoring):
 
 
 def rouge_rows(predictions, rows, scoring):
-    """Return a ``DataFrame`` with the F1 scores × 100 of each row; its columns are ROUGE_TYPES.
-
-    ``scoring`` is --rouge: "language", or for the chapter's numbers "rouge_score" and "rouge_score_stemmer", with
-    that package's own words and stems and with English sentences.
-    """
+    """Return a ``DataFrame`` with the F1 scores × 100 of each row, columns ROUGE_TYPES; ``scoring`` is --rouge."""
     languages = row_languages(rows, scoring)
     scores = Rouge().compute(
         predictions=postprocess_text(predictions, languages),
         references=postprocess_text(rows["review_title"], languages),
-        languages=languages if scoring == "language" else [None] * len(languages),
+        languages=languages if scoring == "language" else [None] * len(languages),  # the package's own words
         use_stemmer=scoring != "rouge_score",
         use_aggregator=False,
     )
@@ -748,17 +744,16 @@ def score(rows, scoring, summaries=None):
 
 def score_table(scores, title):
     """Return the table of ``score``: F1 × 100 with its 95% interval, p under the differences."""
-    lines = [f"{title}: ROUGE F1 × 100 [95% interval]", " " * 17 + "".join(f"{name:<25}" for name in ROUGE_TYPES)]
+    lines = [[f"{title}: ROUGE F1 × 100 [95% interval]"], ["", *ROUGE_TYPES]]
     for group, systems in scores.items():
-        lines.append(f"{group}, {systems['rows']:,} rows")
+        lines.append([f"{group}, {systems['rows']:,} rows"])
         for name in [name for name in systems if name != "rows"]:
             cells, sign = systems[name].values(), "+" if name == "difference" else ""
-            texts = [f"{cell['f1']:{sign}6.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells]
-            lines.append(f"  {name:<15}" + "".join(f"{text:<25}" for text in texts))
+            intervals = [f"{cell['f1']:{sign}6.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells]
+            lines.append([f"  {name}", *intervals])
         if "difference" in systems:
-            texts = [f"p = {cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells]
-            lines.append(" " * 17 + "".join(f"{text:<25}" for text in texts))
-    return "\n".join(line.rstrip() for line in lines)
+            lines.append(["", *(f"p = {cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells)])
+    return "\n".join((f"{first:<17}" + "".join(f"{cell:<25}" for cell in rest)).rstrip() for first, *rest in lines)
 
 
 def end_epoch(state, eval_loss, scores):
