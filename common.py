@@ -819,21 +819,17 @@ def draw_training(path, state, lead_3):
 def write_model_card(folder, args, scores):
     """Write README.md with what the Hub shows of a model: languages, data, hyperparameters, scores."""
     on_hub, name = not Path(args.dataset).exists(), Path(args.output_dir).name
-    result = {"task_type": "summarization", "dataset_type": args.dataset if on_hub else "json"}
-    result |= {"dataset_name": args.dataset, "metric_type": "rouge"}
-    cells = scores["all"]["model"].items()
+    task = "summarization", args.dataset if on_hub else "json", args.dataset, "rouge"
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
         base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
         datasets=[args.dataset] if on_hub else None,
-        library_name="transformers",
-        pipeline_tag="summarization",
+        library_name="transformers", pipeline_tag="summarization", model_name=name, metrics=["rouge"],
         tags=["summarization", "generated_from_trainer"],
-        metrics=["rouge"],
         widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
-        model_name=name,
-        eval_results=[huggingface_hub.EvalResult(**result, metric_name=k, metric_value=v["f1"]) for k, v in cells],
-    )
+        eval_results=[huggingface_hub.EvalResult(*task, metric_value=cell["f1"], metric_name=rouge)
+                      for rouge, cell in scores["all"]["model"].items()],
+    )  # fmt: skip
     sections = [f"---\n{data.to_yaml()}\n---", f"# {name}"]
     sections += [f"{args.model} fine-tuned on {args.dataset} to write the title of a review."]
     sections += ["![losses and scores of the training](training.png)"]
@@ -844,14 +840,12 @@ def write_model_card(folder, args, scores):
 
 def push_to_hub(args):
     """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
-    if not args.push_to_hub:
-        return
-    later = f"hf upload {args.push_to_hub} {args.output_dir} . --exclude 'checkpoints/*'"
-    with expected(f"cannot push to {args.push_to_hub}", f"the model is safe in {args.output_dir}, later: {later}"):
-        huggingface_hub.upload_folder(
-            repo_id=args.push_to_hub,
-            folder_path=args.output_dir,
-            ignore_patterns=["checkpoints/*", "run.json"],
-            commit_message="Training complete",
-        )
-    print(f"Pushed to {HUB}/{args.push_to_hub}")
+    repo, folder = args.push_to_hub, args.output_dir
+    if repo:
+        later = f"hf upload {repo} {folder} . --exclude 'checkpoints/*'"
+        with expected(f"cannot push to {repo}", f"the model is safe in {folder}, later: {later}"):
+            ignored = ["checkpoints/*", "run.json"]
+            huggingface_hub.upload_folder(
+                repo_id=repo, folder_path=folder, ignore_patterns=ignored, commit_message="Training complete"
+            )
+        print(f"Pushed to {HUB}/{repo}")
