@@ -193,10 +193,9 @@ def command(main):
 
 
 def claim(folder, *marks, wait=False):
-    """Make ``folder`` ours to write to until the script ends, or end the run with one line.
+    """Make ``folder`` ours until the script ends, or end the run; with ``wait`` return whether we waited for another.
 
-    It must be absent, empty or carry one of ``marks``, JSON files of ours, and no other process may write to it:
-    for that one we end, or with ``wait`` wait and return True.
+    It must be absent, empty or carry one of ``marks``, JSON files of ours, and no other process may write to it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,10 +261,7 @@ def check_hub(remedy):
 
 
 def locate(path, flag, language=""):
-    """Return the arguments of ``load_dataset`` for a local file or folder or a Hub data set.
-
-    It finds format and splits by the names of the files; of a folder with a folder for the language, it gets that.
-    """
+    """Return the arguments with which ``load_dataset`` finds a file, a folder, its folder of a language or a Hub data set."""
     if Path(path).is_file():
         folder, file = Path(path).resolve().parent, glob.escape(Path(path).name)
         return {"path": str(folder), "data_files": file, "cache_dir": CACHE.name}
@@ -343,10 +339,9 @@ def load(auto_class, name, **options):
 
 
 def load_checkpoint(args):
-    """Return tokenizer and model of --model, a folder or a Hub repository, in fp32, set up to write titles.
+    """Return tokenizer and model of --model, in fp32 and set up to write titles.
 
-    What differs between T5, mT5, BART, PEGASUS, mBART-50 and GPT-2 is read from the checkpoint's configuration and
-    tokenizer, here and in the three functions below.
+    What differs between T5, mT5, BART, PEGASUS, mBART-50 and GPT-2 is read from it, here and in the functions below.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         # glibc keeps large freed blocks: each step needs as many again, and new pages take as long as AdamW.
@@ -380,9 +375,8 @@ def load_checkpoint(args):
     if language_ids(tokenizer):
         generation.forced_bos_token_id = None  # one language for all rows of a batch
     # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
-    pieces = tokenizer.convert_ids_to_tokens(range(model.config.vocab_size))  # get_vocab() may hide a twin
-    unused = [number for number, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
-    generation.suppress_tokens = unused or None
+    pieces = enumerate(tokenizer.convert_ids_to_tokens(range(model.config.vocab_size)))  # get_vocab() may hide a twin
+    generation.suppress_tokens = [id_ for id_, piece in pieces if piece is None or "<extra_id_" in piece] or None
     return tokenizer, model
 
 
@@ -472,8 +466,7 @@ def trim_vocab(tokenizer, model, rows):
 class LengthGroupedSampler(torch.utils.data.Sampler):
     """Order the rows of an epoch so that those of one optimizer step have about the same length.
 
-    However a step is cut into batches and processes, it has the same rows. The few rows that fill no whole step are
-    left out, others in each epoch.
+    However a step is cut into batches, its rows are the same. The few that fill no step are others in each epoch.
     """
 
     def __init__(self, rows, args, processes):
@@ -503,18 +496,14 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 def summed_loss(outputs, labels, num_items_in_batch):
     """Sum the cross entropy and divide by the label tokens of the whole optimizer step.
 
-    The model's own loss is a mean over its batch; a mean of means weighs short titles too much, and
-    with mT5 the Trainer does not even divide it by the number of batches.
+    A mean of the batches' means weighs short titles too much; the Trainer does not even divide mT5's by their number.
     """
     loss = cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
     return loss / num_items_in_batch
 
 
 def row_losses(outputs, labels):
-    """Return each row's summed cross entropy and its number of label tokens, shape (rows, 2).
-
-    Summed over all rows, first / second is the evaluation loss, however the rows came in batches.
-    """
+    """Return each row's summed cross entropy and label tokens; summed over rows, their ratio is the evaluation loss."""
     losses = cross_entropy(outputs.logits.float().transpose(1, 2), labels, reduction="none")  # 0 for label -100
     return torch.stack([losses.sum(dim=1), (labels != -100).sum(dim=1)], dim=1)
 
@@ -533,8 +522,7 @@ def mixed_precision(bf16):
 class Checkpoints:
     """The checkpoints of a run, --output-dir/checkpoints/checkpoint-<step>, which both scripts write and resume.
 
-    They come out of the folder .new beside them whole, and go by way of it: each is whole or gone. The run.json in
-    --output-dir says that it is ours, and whether its run is finished, which is when the model is saved.
+    They come out of the folder .new whole and go by way of it. --output-dir/run.json says whether the model is saved.
     """
 
     def __init__(self, args, books, tokenizer, processes):
