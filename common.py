@@ -201,7 +201,8 @@ def claim(folder, *marks, wait=False):
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()  # where it cannot be written, this says so
     foreign = [entry.name for entry in folder.iterdir()]
-    if foreign and not any(is_ours(folder / mark) for mark in marks):
+    files = [folder / mark for mark in marks if mark in foreign]
+    if foreign and not any(b'"preset": ' in file.read_bytes() for file in files):  # all that we write say the preset
         fail(f"{folder} holds {foreign[0]} and was not written by this program; name another folder")
     lock = lock_of(Path(tempfile.gettempdir(), f"summarization-{Hasher.hash((os.getuid(), str(folder.resolve())))}"))
     try:
@@ -215,11 +216,6 @@ def claim(folder, *marks, wait=False):
 
 
 lock_of = functools.cache(filelock.FileLock)  # which holds the lock until the process ends
-
-
-def is_ours(file):
-    """Return whether ``file`` is a JSON file that this program wrote: all of them say the preset."""
-    return file.is_file() and b'"preset": ' in file.read_bytes()
 
 
 def read_json(file):
@@ -563,7 +559,7 @@ class Checkpoints:
 
     def whole(self):
         """Return the checkpoints, oldest first."""
-        found = [path.parent for path in self.folder.glob("checkpoint-*/run.json") if is_ours(path)]
+        found = [path.parent for path in self.folder.glob("checkpoint-*/run.json")]
         return sorted(found, key=lambda path: read_json(path / "run.json")["step"])
 
     def best(self, state):
