@@ -46,30 +46,31 @@ CACHE = tempfile.TemporaryDirectory()  # of load_dataset; one that stays would g
 
 
 def number(kind, low, high=10**9):
-    """Return the type of a flag with an int or float from ``low`` to ``high``."""
+    """Return the option of a flag that is an int or float from ``low`` to ``high``."""
 
     def parse(value):
         if not low <= kind(value) <= high:  # nan is in no range
             raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
         return kind(value)
 
-    return parse
+    return {"type": parse}
 
 
 PRESETS = {
     "sample": "defaults for the bundled synthetic reviews and a tiny mT5 with random weights",
     "amazon": "defaults for the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
 }
-FLAGS = {  # flag: (type or choices, default where the script has none, help, nargs of a list)
-    "data": (str, None, "folder of the prepared data"),
-    "dataset": (str, None, "file, folder or Hub data set (user/name) with the reviews"),
-    "languages": (str, ["en", "es"], "codes of the languages to keep", "+"),
-    "text_column": (str, "review_body", "column with the review"),
-    "title_column": (str, "review_title", "column with its title"),
-    "categories": (str, ["book", "digital_ebook_purchase"], "product categories to keep; none named: all", "*"),
+TEXT, SWITCH = {"type": str}, {"action": argparse.BooleanOptionalAction}
+FLAGS = {  # flag: (options of add_argument, default where the script has none, help)
+    "data": (TEXT, None, "folder of the prepared data"),
+    "dataset": (TEXT, None, "file, folder or Hub data set (user/name) with the reviews"),
+    "languages": ({"nargs": "+"}, ["en", "es"], "codes of the languages to keep"),
+    "text_column": (TEXT, "review_body", "column with the review"),
+    "title_column": (TEXT, "review_title", "column with its title"),
+    "categories": ({"nargs": "*"}, ["book", "digital_ebook_purchase"], "product categories to keep; none named: all"),
     "validation_share": (number(float, 0, 0.9), 0.0, "share of train that becomes validation where there is none"),
-    "model": (str, None, "folder or Hub id of a checkpoint; tiny: the one that prepare_data.py made"),
-    "output_dir": (str, None, "folder to write to"),
+    "model": (TEXT, None, "folder or Hub id of a checkpoint; tiny: the one that prepare_data.py made"),
+    "output_dir": (TEXT, None, "folder to write to"),
     "max_input_length": (number(int, 1), 512, "tokens of a review; more are cut off"),
     "max_target_length": (number(int, 1), 30, "tokens of a title; more are cut off, and none are written"),
     "epochs": (number(int, 1), 10, "passes over the training split"),
@@ -79,22 +80,22 @@ FLAGS = {  # flag: (type or choices, default where the script has none, help, na
     "gradient_accumulation_steps": (number(int, 1), 1, "batches an optimizer step"),
     "max_steps": (number(int, 1), None, "stop after so many optimizer steps, whatever --epochs says"),
     "save_steps": (number(int, 1), None, "save a checkpoint every so many steps, not only after each epoch"),
-    "resume": (bool, False, "continue from the newest whole checkpoint"),
-    "trim_vocab": (bool, False, "cut the vocabulary to what the training split uses (T5, mT5)"),
+    "resume": (SWITCH, False, "continue from the newest whole checkpoint"),
+    "trim_vocab": (SWITCH, False, "cut the vocabulary to what the training split uses (T5, mT5)"),
     "num_beams": (number(int, 1), None, "beams of the search for a title; None: the checkpoint's own"),
-    "group_by_length": (bool, True, "rows of about one length in a step, so that little is padded"),
-    "bf16": (bool, None, "products in bfloat16; None: where the device has them"),
+    "group_by_length": (SWITCH, True, "rows of about one length in a step, so that little is padded"),
+    "bf16": (SWITCH, None, "products in bfloat16; None: where the device has them"),
     "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
-    "rouge": (["language", "rouge_score", "rouge_score_stemmer"], "language", "how words are counted: see README"),
-    "report_to": (str, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
-    "push_to_hub": (str, None, "Hub repository (user/name) to push the model to"),
-    "split": (["validation", "test"], None, "split to score, a model beside lead-3"),
-    "examples": (number(int, 0), None, "rows of the test split to show", "+"),
-    "language": (str, None, "code of the reviews' language, where no column 'language' has it"),
-    "input": (str, None, "file to summarize: CSV, JSON, JSONL, Parquet or TXT (a review a line)"),
-    "output": (str, None, "file for the summaries of --input or --split: .csv, else JSONL"),
-    "scores": (str, None, "file for the table of --split, as JSON"),
-    "text": (str, [], "reviews to summarize; - reads one from standard input", "*"),
+    "rouge": ({"choices": ["language", "rouge_score", "rouge_score_stemmer"]}, "language", "how words count: README"),
+    "report_to": (TEXT, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
+    "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
+    "split": ({"choices": ["validation", "test"]}, None, "split to score, a model beside lead-3"),
+    "examples": (number(int, 0) | {"nargs": "+"}, None, "rows of the test split to show"),
+    "language": (TEXT, None, "code of the reviews' language, where no column 'language' has it"),
+    "input": (TEXT, None, "file to summarize: CSV, JSON, JSONL, Parquet or TXT (a review a line)"),
+    "output": (TEXT, None, "file for the summaries of --input or --split: .csv, else JSONL"),
+    "scores": (TEXT, None, "file for the table of --split, as JSON"),
+    "text": ({"nargs": "*"}, [], "reviews to summarize; - reads one from standard input"),
 }
 TRAINING_FLAGS = (
     "data model output_dir max_input_length max_target_length epochs batch_size learning_rate weight_decay "
@@ -113,14 +114,10 @@ def parse_args(doc, flags, presets):
     for preset, values in defaults.items():
         values |= {"data": f"data/prepared/{preset}", **presets[preset]}
     for flag in flags.split():
-        kind, _, explanation, *nargs = FLAGS[flag]
+        options, _, explanation = FLAGS[flag]
         shown = " or ".join(dict.fromkeys(str(values[flag]) for values in defaults.values()))
-        options = {"help": f"{explanation} (default: {shown})"}
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options |= {"choices" if isinstance(kind, list) else "type": kind, "nargs": nargs[0] if nargs else None}
-        parser.add_argument("text" if flag == "text" else f"--{flag.replace('_', '-')}", **options)
+        name = "text" if flag == "text" else f"--{flag.replace('_', '-')}"
+        parser.add_argument(name, help=f"{explanation} (default: {shown})", **options)
     given = {flag: value for flag, value in vars(parser.parse_args()).items() if value is not None}
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
     if launched == "fp16":
