@@ -509,9 +509,6 @@ def mixed_precision(bf16):
     return "bf16" if bf16 else "no"
 
 
-# ---- Checkpoints -------------------------------------------------------------------------------
-
-
 class Checkpoints:
     """The checkpoints of a run, --output-dir/checkpoints/checkpoint-<step>, which both scripts write and resume.
 
@@ -644,11 +641,10 @@ class WordTokenizer:
 
 
 class Rouge(evaluate.Metric):
-    """ROUGE with the interface of ``evaluate.load("rouge")``, but offline and right beyond English.
+    """ROUGE (Lin 2004) with the interface of ``evaluate.load("rouge")``, but offline and right beyond English.
 
-    ``compute`` takes ``languages`` (a code a row; default: all English; None: ``rouge_score``'s own words, which it
-    cuts at every letter outside a-z), ``use_stemmer`` and ``use_aggregator`` (the means, or a list of F1 scores in
-    [0, 1] a row). Source: Lin 2004, https://aclanthology.org/W04-1013; counted by the package ``rouge_score``.
+    ``languages`` are codes, one a row (default: all English; None: ``rouge_score``'s own words, cut at every letter
+    outside a-z); without ``use_aggregator`` come the F1 scores of each row, in [0, 1], instead of their means.
     """
 
     def _info(self):
@@ -692,8 +688,7 @@ def rouge_rows(predictions, rows, scoring):
 def bootstrap(values, resamples=1000, seed=42):
     """Resample the rows of ``values`` and return a ``DataFrame`` with f1, low, high and p of each column's mean.
 
-    Low and high bound the 95% percentile interval; p is two-sided, of the mean being zero.
-    Source: Efron and Tibshirani 1993, chapters 13 and 16.
+    That is the 95% percentile interval and a two-sided p of zero; Efron and Tibshirani 1993, chapters 13 and 16.
     """
     rng, columns, values = np.random.default_rng(seed), values.columns, values.to_numpy()
     means = [values[rng.integers(len(values), size=len(values))].mean(axis=0) for _ in range(resamples)]
