@@ -205,10 +205,8 @@ def main():
             accelerator.save_state(folder)
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
-    progress_bar.close()
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
-    if upload:
-        wait([upload])  # whether it failed does not matter: the best model is pushed below
+    wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model against lead-3
     accelerator.load_state(checkpoints.best(state))
@@ -218,8 +216,7 @@ def main():
     # 7. Save and push
     if accelerator.is_main_process:
         scores = common.score(books["validation"], args.rouge, summaries)
-        model = accelerator.unwrap_model(model)
-        common.save_model(args, tokenizer, model, scores, state, state_dict, **measured)
+        common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, state, state_dict, **measured)
         common.push_to_hub(args)
     # The wrapped model goes before the process group that it uses; else a process may hang at its exit.
     model, optimizer = accelerator.free_memory(model, optimizer)

@@ -84,9 +84,8 @@ class TrainingCallback(ProgressCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         super().on_evaluate(args, state, control, **kwargs)
-        common.end_epoch(
-            self.run, metrics["eval_loss"], {name: metrics[f"eval_{name}"] for name in common.ROUGE_TYPES}
-        )
+        scores = {name: metrics[f"eval_{name}"] for name in common.ROUGE_TYPES}
+        common.end_epoch(self.run, metrics["eval_loss"], scores)
 
 
 def get_training_arguments(args):
