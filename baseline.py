@@ -23,7 +23,7 @@ PRESETS = {
 
 
 def print_overlap(name, generated, reference):
-    """Print what a summary and its reference share: recall, precision and F1, their harmonic mean."""
+    """Print what a summary and its reference share (none of it twice): recall, precision, F1, their harmonic mean."""
     shared = len(set(generated) & set(reference))
     recall, precision = shared / len(reference), shared / len(generated)
     f1 = 2 * recall * precision / (recall + precision)
@@ -31,14 +31,14 @@ def print_overlap(name, generated, reference):
 
 
 def evaluate_baseline(dataset, scoring):
-    """Score lead-3 against the titles of ``dataset``, by language and for all."""
+    """Score the ``three_sentence_summary`` of each review against its title, by language and for all."""
     return common.score(dataset, scoring)
 
 
 @common.command
 def main():
     args = common.parse_args(__doc__, "data output_dir split rouge", PRESETS)
-    common.claim(args.output_dir, "results.json")
+    common.claim(args.output_dir, "results.json")  # ends the run if the folder holds what we did not write
     dataset = common.longest_first(common.load_prepared(args, args.split)[args.split])
 
     # 1. ROUGE by hand: what a summary and its reference have in common
@@ -50,16 +50,16 @@ def main():
     longer = "I really really loved reading the Hunger Games all night".lower().split()
     print_overlap("rouge1 of a wordy summary", longer, reference)  # recall does not mind, precision does
     print_overlap("rouge2, pairs of neighbours", list(pairwise(generated)), list(pairwise(reference)))
-    # ROUGE-L counts the longest common subsequence, words in the same order with others between: here all six.
+    # ROUGE-L counts the longest common subsequence (LCS), words in the same order, gaps allowed: here all six.
 
     # 2. The metric does the same
     rouge = common.Rouge()
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
-    print({name: round(f1, 4) for name, f1 in scores.items()})
-    # Differs from the chapter: it is ROUGE-L that takes a text as one sequence of words, and ROUGE-Lsum that goes line
-    # by line: for each line of the reference it joins what any line of the summary shares with it.
+    print("F1 of the pair:", {name: round(f1, 4) for name, f1 in scores.items()})
+    # Differs from the chapter, which swaps the two: ROUGE-L takes a text as one sequence of words. ROUGE-Lsum takes its
+    # lines (sentences): for each line of the reference, the words in its LCS with any line of the summary, joined.
     scores = rouge.compute(predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."])
-    print("the same two lines in another order:", {name: round(f1, 4) for name, f1 in scores.items()})
+    print("F1 of two lines in another order:", {name: round(f1, 4) for name, f1 in scores.items()})
 
     # 3. Lead-3 of one review
     example = dataset[0]

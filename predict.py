@@ -1,6 +1,6 @@
 """Write the titles of reviews with a fine-tuned model, or score the model on a split.
 
-Chapter section: "Using your fine-tuned model".
+Chapter section: "Using your fine-tuned model"; its pipeline("summarization") is gone, summarize() does its work.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # rows of the test split
@@ -10,9 +10,9 @@ Chapter section: "Using your fine-tuned model".
 
 Reads   --model: a folder (results/<preset>-trainer, which train_trainer.py writes) or a Hub id; for --input a file
         with a column review_body, or TXT with a review a line
-Writes  summaries to the screen, or beside all columns of --input or --split to --output; the table of --split to
-        the screen and, as JSON, to --scores
-Takes   seconds on the sample; expect the scores that the training script printed
+Writes  summaries to the screen; with --output, all columns and the summaries (for --split also lead_3) to a file;
+        for --split a table of scores to the screen, with --scores also as JSON
+Takes   seconds on the sample; --split validation gives the scores that the training script printed
 """
 
 import sys
@@ -52,7 +52,7 @@ def choose_examples(args, books):
 
 
 def summarize(tokenizer, model, rows, args):
-    """Return a title for each row, in order; batches go from the longest review to the shortest."""
+    """Return a title for each row, in order; batches take the longest reviews first, so that little is padded."""
     reviews = [review or "" for review in rows["review_body"]]
     order = sorted((i for i, review in enumerate(reviews) if review.strip()), key=lambda i: -len(reviews[i]))
     if len(order) < len(rows):
@@ -81,8 +81,8 @@ def print_summary(review, title, summary):
 
 @common.command
 def main():
-    flags = "model data examples input output scores text_column language split rouge batch_size num_beams "
-    args = common.parse_args(__doc__, flags + "max_input_length max_target_length bf16 text", PRESETS)
+    flags = "model data examples input output scores text_column language split rouge batch_size num_beams"
+    args = common.parse_args(__doc__, flags + " max_input_length max_target_length bf16 text", PRESETS)
     if sum(map(bool, (args.text, args.input, args.split, args.examples))) > 1:
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.output and (not (args.input or args.split) or args.output == args.input):
@@ -104,16 +104,17 @@ def main():
         books = common.load_prepared(args, args.split or "test")[args.split or "test"]
         rows = common.longest_first(books) if args.split else choose_examples(args, books)
 
-    # 2. The model
+    # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
     tokenizer, model = common.load_checkpoint(args)
+    # All weights, not only the products as in training
     dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     # 3. Summaries
     reviews = {"review_body": rows[args.text_column]}
-    if args.language or "language" in rows.column_names:
+    if args.language or "language" in rows.column_names:  # mBART-50 must be told
         reviews["language"] = [args.language] * len(rows) if args.language else rows["language"]
     summaries = summarize(tokenizer, model, Dataset.from_dict(reviews), args)
     if args.split:

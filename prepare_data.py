@@ -4,7 +4,7 @@ Chapter section: "Preparing a multilingual corpus".
 
     python prepare_data.py                        # the bundled sample reviews
     python prepare_data.py --preset amazon        # the chapter's corpus, from the Hub
-    python prepare_data.py --dataset my/reviews.csv --languages en --categories
+    python prepare_data.py --dataset my/reviews.csv --languages en --categories    # no category named: all are kept
 
 Reads   data/sample/, a Hub data set, or a local file or folder of CSV, JSON, JSONL(.gz) or Parquet
 Writes  data/prepared/<preset>/, a DatasetDict to open with datasets.load_from_disk; in it
@@ -40,9 +40,9 @@ def load_reviews(args, language):
 
     Differs from the chapter: ``amazon_reviews_multi`` was withdrawn; copies of it are files in a folder or on the Hub.
     """
-    files = common.locate(args.dataset, "--dataset", language)
+    source = common.locate(args.dataset, "--dataset", language)  # arguments of load_dataset
     with common.expected(f"cannot read {args.dataset}", "it must be CSV, JSON, JSONL or Parquet, in UTF-8"):
-        reviews = load_dataset(**files)
+        reviews = load_dataset(**source)
     names = {args.text_column: "review_body", args.title_column: "review_title"}
     if len({*names, "language", "product_category"}) < 4:
         common.fail("--text-column and --title-column are two columns, and not language or product_category")
@@ -54,10 +54,10 @@ def load_reviews(args, language):
             common.fail(f"{args.dataset} has a column {taken.pop()!r} beside those that are named; rename it")
         rows = rows.rename_columns({old: new for old, new in names.items() if old != new})
         if "language" not in rows.column_names:
-            if len(args.languages) > 1 and not files.get("data_dir"):
+            if len(args.languages) > 1 and not source.get("data_dir"):
                 common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
             rows = rows.add_column("language", [language] * len(rows))
-        table = rows.with_format("arrow")[:]
+        table = rows.with_format("arrow")[:]  # looks through 200,000 reviews at once
         empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(table["review_body"], "")), "")
         row = pc.index(pc.and_(empty, pc.equal(table["language"], language)), True).as_py()
         if row >= 0:
@@ -130,7 +130,7 @@ def make_tiny_checkpoint(rows, seed, folder):
     model.shared.weight.data.normal_(std=0.5)
     model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
     for name, weights in model.encoder.named_parameters():
-        if name.endswith("o.weight"):
+        if name.endswith("o.weight"):  # o and wo, the outputs of attention and feed-forward
             weights.data *= 0.03
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
@@ -138,7 +138,7 @@ def make_tiny_checkpoint(rows, seed, folder):
 
 
 def show_model_inputs(rows, checkpoint):
-    """Print what the tokenizer, preprocess_function and the collator make of texts."""
+    """Print what the tokenizer, preprocess_function and the collator make of texts; a training does it to all."""
     tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
     inputs = tokenizer("I loved reading the Hunger Games!")
     print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
@@ -161,7 +161,7 @@ def check_splits(args, books, words):
     """Print the rows of each split, and what is odd about them; end the run if one has none."""
     twice = words.duplicated(["split", "hash"])
     elsewhere = words[~twice].duplicated("hash")
-    print(f"\n{twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
+    print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
     for split in SPLITS:
         if split not in books:
             print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
@@ -176,9 +176,10 @@ def check_splits(args, books, words):
 def main():
     flags = "dataset languages text_column title_column categories validation_share data model seed"
     args = common.parse_args(__doc__, flags, PRESETS)
+    # True where another run was writing there, for which we have waited
     if common.claim(args.data, "arguments.json", wait=True) and Path(args.data, "dataset_dict.json").exists():
         return print(f"{args.data} is ready: the other run has made it")
-    common.locate(args.dataset, "--dataset")  # what cannot be had shows before the work
+    common.locate(args.dataset, "--dataset")  # what cannot be had shows now, not after the work
     if args.model != "tiny":
         common.load(AutoTokenizer, args.model)
 
@@ -191,9 +192,9 @@ def main():
 
         # 2. Keep the books
         if args.categories:
-            english_df = next(iter(reviews.values())).select_columns("product_category").to_pandas()
-            print(f"\n=== {language}: the 20 largest categories of {len(english_df):,} reviews ===")
-            print(english_df["product_category"].value_counts()[:20].to_string())
+            categories_df = next(iter(reviews.values())).select_columns("product_category").to_pandas()
+            print(f"\n=== {language}: the 20 largest categories of {len(categories_df):,} reviews ===")
+            print(categories_df["product_category"].value_counts()[:20].to_string())
             reviews = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
             print(f"\n=== {language}: after filter_books ===")
             show_samples(reviews, seed=args.seed)
@@ -207,7 +208,8 @@ def main():
     print("\n=== all languages ===")
     show_samples(books, seed=args.seed)
 
-    # 4. Drop titles of one or two words: they say too little to learn from
+    # 4. Drop titles of one or two words: they say too little to learn from. As split() counts, but in languages
+    # without spaces characters count.
     words = count_words(books)
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     if args.validation_share and "train" in books and "validation" not in books:
@@ -216,7 +218,7 @@ def main():
     check_splits(args, books, words)
 
     with common.new_files(args.data, key="dataset_dict.json") as folder:
-        # 5. What the model will see
+        # 5. A tiny model to train (preset sample), and what a model will see
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
