@@ -42,9 +42,8 @@ transformers.logging.disable_progress_bar()  # of loading weights; the long work
 HUB = huggingface_hub.constants.ENDPOINT
 CACHE = tempfile.TemporaryDirectory()  # of load_dataset; one that stays would give back files as they were before
 
+
 # ---- Flags and errors --------------------------------------------------------------------------
-
-
 def number(kind, low, high=10**9):
     """Return the option of a flag that is an int or float from ``low`` to ``high``."""
 
@@ -187,8 +186,6 @@ def command(main):
 
 
 # ---- Files -------------------------------------------------------------------------------------
-
-
 def claim(folder, *marks, wait=False):
     """Make ``folder`` ours until the script ends, or end the run; with ``wait`` return whether we waited for another.
 
@@ -244,8 +241,6 @@ def new_files(folder, key):
 
 
 # ---- Preparing a multilingual corpus -----------------------------------------------------------
-
-
 def check_hub(remedy):
     """End the run at once where the Hub cannot be reached; its clients would retry for half a minute."""
     with expected(f"cannot reach {HUB}", remedy):
@@ -321,8 +316,6 @@ def longest_first(rows):
 
 
 # ---- Models and preprocessing ------------------------------------------------------------------
-
-
 def load(auto_class, name, **options):
     """Return ``auto_class.from_pretrained(name)``, or end the run with a line on --model."""
     if not Path(name).is_dir():
@@ -454,8 +447,6 @@ def trim_vocab(tokenizer, model, rows):
 
 
 # ---- Order of rows, losses, precision ----------------------------------------------------------
-
-
 class LengthGroupedSampler(torch.utils.data.Sampler):
     """Order the rows of an epoch so that those of one optimizer step have about the same length.
 
@@ -744,8 +735,6 @@ def end_epoch(state, eval_loss, scores):
 
 
 # ---- Results and the Hub -----------------------------------------------------------------------
-
-
 def log_step(state, loss, grad_norm, learning_rate):
     """Add a row to ``state["log"]``: loss a label token, norm of the gradients before clipping."""
     row = {"step": state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
