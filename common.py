@@ -34,7 +34,6 @@ from matplotlib.figure import Figure
 from rouge_score.rouge_scorer import RougeScorer
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
-from transformers.modeling_outputs import BaseModelOutput
 
 logging.disable(logging.WARNING)  # hints of the libraries; what the user must know is said by fail()
 transformers.logging.disable_progress_bar()  # of loading weights; the long work has bars of its own
@@ -401,7 +400,7 @@ def generation_inputs(tokenizer, batch, outputs=None):
     """Return the arguments of ``generate`` for a batch; the model's ``outputs`` for it save encoding it again."""
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if outputs is not None:
-        inputs["encoder_outputs"] = BaseModelOutput(outputs.encoder_last_hidden_state)
+        inputs["encoder_outputs"] = transformers.modeling_outputs.BaseModelOutput(outputs.encoder_last_hidden_state)
     if language_ids(tokenizer):  # mBART-50 starts a title with its language, which is that of the review
         inputs["decoder_input_ids"] = batch["input_ids"][:, :1]
     return inputs
@@ -632,7 +631,7 @@ class WordTokenizer:
 
 
 class Rouge(evaluate.Metric):
-    """ROUGE (Lin 2004) with the interface of ``evaluate.load("rouge")``, but offline and right beyond English.
+    """ROUGE (Lin 2004, aclanthology.org/W04-1013) as ``evaluate.load("rouge")``, but offline and right beyond English.
 
     ``languages`` are codes, one a row (default: all English; None: ``rouge_score``'s own words, cut at every letter
     outside a-z); without ``use_aggregator`` come the F1 scores of each row, in [0, 1], instead of their means.
@@ -805,11 +804,10 @@ def write_model_card(folder, args, scores):
 
 def push_to_hub(args):
     """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
-    repo, folder = args.push_to_hub, args.output_dir
+    repo, folder, ignored = args.push_to_hub, args.output_dir, ["checkpoints/*", "run.json"]
     if repo:
         later = f"hf upload {repo} {folder} . --exclude 'checkpoints/*'"
         with expected(f"cannot push to {repo}", f"the model is safe in {folder}, later: {later}"):
-            ignored = ["checkpoints/*", "run.json"]
             huggingface_hub.upload_folder(
                 repo_id=repo, folder_path=folder, ignore_patterns=ignored, commit_message="Training complete"
             )
