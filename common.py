@@ -248,7 +248,7 @@ def check_hub(remedy):
 
 
 def locate(path, flag, language=""):
-    """Return the arguments with which ``load_dataset`` finds a file, a folder, its folder of a language or a Hub data set."""
+    """Return what ``load_dataset`` needs to read a file, a folder, its folder of the ``language`` or a Hub data set."""
     if Path(path).is_file():
         folder, file = Path(path).resolve().parent, glob.escape(Path(path).name)
         return {"path": str(folder), "data_files": file, "cache_dir": CACHE.name}
@@ -550,7 +550,7 @@ class Checkpoints:
 
     @contextmanager
     def saving(self, state, **more):
-        """Write a checkpoint in the block; ``state`` comes back when a run resumes from it. Keep the best and two newest."""
+        """Write a checkpoint in the block; a run resumes with ``state`` and ``more``. Keep the best and two newest."""
         new = self.new / f"checkpoint-{state['step']}"
         with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
             try:
