@@ -715,8 +715,8 @@ def score_table(scores, title):
             cells, sign = systems[name].values(), "+" if name == "difference" else ""
             intervals = [f"{cell['f1']:{sign}6.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells]
             lines.append([f"  {name}", *intervals])
-        if "difference" in systems:
-            lines.append(["", *(f"p = {cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells)])
+            if name == "difference":
+                lines.append(["", *(f"p = {cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells)])
     return "\n".join((f"{first:<17}" + "".join(f"{cell:<25}" for cell in rest)).rstrip() for first, *rest in lines)
 
 
