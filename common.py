@@ -265,8 +265,10 @@ def locate(path, flag, language=""):
 def check_columns(rows, columns, name, remedy):
     """End the run with one line where a column of texts is missing or holds something else."""
     for column in columns:
-        if getattr(rows.features.get(column), "dtype", None) not in ("string", "large_string"):
-            fail(f"{name} has no column {column!r} of texts; its columns are {rows.column_names}; {remedy}")
+        if column not in rows.column_names:
+            fail(f"{name} has no column {column!r} but {rows.column_names}; {remedy}")
+        if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+            fail(f"{name}: the column {column!r} holds {rows.features[column]}, not text; {remedy}")
 
 
 def start_run(args, state):
