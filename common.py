@@ -108,7 +108,7 @@ def parse_args(doc, flags, presets):
     parser = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
     parser.error = lambda message: fail(f"{message} (see --help)")
     parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
-    defaults = {preset: {flag: FLAGS[flag][1] for flag in flags.split()} for preset in PRESETS}
+    defaults = {preset: {"preset": preset} | {flag: FLAGS[flag][1] for flag in flags.split()} for preset in PRESETS}
     for preset, values in defaults.items():
         values |= {"data": f"data/prepared/{preset}", **presets[preset]}
     for flag in flags.split():
