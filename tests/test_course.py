@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((ROOT / "course").glob("*.ipynb"))
 QUIZZES = sorted((ROOT / "course").glob("quiz_*.md"))
-NUMBER = re.compile(r"(?<![\w.,])[+−-]?\d[\d,]*(?:\.\d+)?(?![\w])")  # not the one of rouge1 or mt5
+NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z]-)\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?!\w)")  # not the one of rouge1 or mt5
 
 
 def tags(cell):
@@ -77,6 +77,10 @@ def test_notebook_runs_and_exercises_can_be_solved(path, project, monkeypatch):
             assert len(errors) == 1 and errors[0].startswith("AssertionError: ") and said in errors[0], (said, errors)
 
 
+def numbers(text):
+    return {float(re.sub("[,_]", "", number)) for number in NUMBER.findall(text)}
+
+
 def questions(path):
     """Return (title, question, answer) of each question of a quiz."""
     parts = re.split(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.M)
@@ -105,9 +109,17 @@ def test_quizzes_say_what_their_code_gives(path, monkeypatch):
         prose = re.sub(r"`[^`]*`", "", re.sub(r"^```.*?^```$", "", answer, flags=re.M | re.S))
         bold = re.findall(r"\*\*([^*]+)\*\*", prose)
         assert bold, f"{title}: the answer itself should stand in bold"
-        proved = {number.replace(",", "") for number in NUMBER.findall(printed)}
-        known = proved | {number.replace(",", "") for number in NUMBER.findall(given)}
-        for text, numbers in ((" ".join(bold), proved), (prose, known), (re.sub(r"`[^`]*`", "", question), known)):
-            missing = {number.replace(",", "") for number in NUMBER.findall(text)} - numbers
+        for text, known in (
+            (" ".join(bold), numbers(printed)),
+            (prose, numbers(printed + given)),
+            (re.sub(r"`[^`]*`", "", question), numbers(printed + given)),
+        ):
+            missing = numbers(text) - known
             assert not missing, f"{path.name}, {title}: nothing proves {missing}"
     assert not runner.failures, "see the examples above"
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "course").glob("*.md"))], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{path.name}: {target} is not there"
