@@ -196,8 +196,7 @@ def main():
 
         # Evaluation
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        scores = common.rouge_rows(summaries, books["validation"], args.rouge).mean().to_dict()
-        common.end_epoch(state, eval_loss, scores)
+        common.end_epoch(state, eval_loss, common.rouge_rows(summaries, books["validation"], args.rouge).mean())
         accelerator.log(state["epochs"][-1], step=state["step"])
 
         # Save and upload
@@ -205,6 +204,7 @@ def main():
             accelerator.save_state(folder)
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
+    progress_bar.close()
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
     wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
 
