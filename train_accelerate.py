@@ -43,6 +43,7 @@ def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
     train_dataloader = DataLoader(
         tokenized_datasets["train"],
         batch_size=args.batch_size,
+        # Differs from the chapter: rows of about one length in a step, so that little is padded
         sampler=common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes),
         collate_fn=data_collator,
         generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
@@ -55,7 +56,7 @@ def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
 def get_optimizer(model, learning_rate, weight_decay):
     """Return AdamW as the Trainer sets it up.
 
-    Differs from the chapter: weights decay, but not biases and norms, which only shift and scale.
+    Differs from the chapter: weights decay, but not norms and the biases of attention.
     """
     decay, no_decay = [], []
     for name, weights in model.named_parameters():
@@ -88,16 +89,16 @@ def backward(accelerator, model, step_batches):
             loss = common.summed_loss(outputs, labels, num_items) * accelerator.num_processes
             accelerator.backward(loss)
         step_loss += loss.detach()
-    grad_norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    grad_norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)  # Differs from the chapter: as the Trainer does
     return accelerator.reduce(step_loss, "mean").item(), grad_norm.item()
 
 
 def evaluate(accelerator, model, dataloader, tokenizer):
-    """Return the summaries of all rows, in their order, and the loss of a label token."""
+    """Return the summaries of all rows, in their order, and the mean loss of a label token."""
     model.eval()
     summaries, losses = [], []
     for batch in tqdm(dataloader, "Evaluate", leave=False, disable=not accelerator.is_main_process):
-        labels = batch.pop("labels")
+        labels = batch.pop("labels")  # the collator has shifted them right, as decoder_input_ids
         with torch.no_grad(), accelerator.autocast():
             outputs = model(**batch)
             # Differs from the chapter: reviews are encoded once for both, the loss and the summary.
@@ -108,9 +109,10 @@ def evaluate(accelerator, model, dataloader, tokenizer):
         # Processes generate summaries of different lengths: pad before gathering. gather_for_metrics drops the
         # rows that fill up the last batch; plain gather would score them twice.
         generated_tokens = accelerator.pad_across_processes(generated_tokens, dim=1, pad_index=tokenizer.pad_token_id)
-        gathered = accelerator.gather_for_metrics((generated_tokens, common.row_losses(outputs, labels)))
-        summaries += tokenizer.batch_decode(gathered[0], skip_special_tokens=True)
-        losses.append(gathered[1])
+        row_losses = common.row_losses(outputs, labels)
+        generated_tokens, row_losses = accelerator.gather_for_metrics((generated_tokens, row_losses))
+        summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+        losses.append(row_losses)
     loss, label_tokens = torch.cat(losses).sum(dim=0, dtype=torch.double).tolist()
     return summaries, loss / label_tokens
 
@@ -160,7 +162,7 @@ def main():
     model, optimizer, train_dataloader, eval_dataloader = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader
     )
-    register_fsdp_forward_method(model, "generate")  # does nothing without FSDP
+    register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
     steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
     max_steps = args.max_steps or args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
@@ -168,7 +170,7 @@ def main():
     # 5. Train
     state = {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
     checkpoints = common.Checkpoints(args, books, tokenizer, accelerator.num_processes)
-    if checkpoints.newest:
+    if checkpoints.newest:  # only with --resume
         accelerator.load_state(checkpoints.newest)
         lr_scheduler.load_state_dict(checkpoints.state["lr_scheduler"])
         state = {name: checkpoints.state[name] for name in state}
@@ -208,7 +210,7 @@ def main():
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
     wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
 
-    # 6. Score the best model against lead-3
+    # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(checkpoints.best(state))
     summaries, measured["eval_loss"] = evaluate(accelerator, model, eval_dataloader, tokenizer)
     state_dict = accelerator.get_state_dict(model)
@@ -218,7 +220,7 @@ def main():
         scores = common.score(books["validation"], args.rouge, summaries)
         common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, state, state_dict, **measured)
         common.push_to_hub(args)
-    # The wrapped model goes before the process group that it uses; else a process may hang at its exit.
+    # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
     model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()
 

@@ -31,10 +31,10 @@ PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend 
 
 
 class SummarizationTrainer(Seq2SeqTrainer):
-    """``Seq2SeqTrainer`` with the rows, evaluation and checkpoints of train_accelerate.py, to the last digit."""
+    """``Seq2SeqTrainer`` that does what train_accelerate.py does; on a first reading, go on to ``main()``."""
 
     def _get_train_sampler(self, train_dataset):
-        return self.sampler
+        return self.sampler  # main() sets it, self.checkpoints and self.run
 
     def evaluation_loop(self, *args, **kwargs):
         # The Trainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
@@ -45,11 +45,11 @@ class SummarizationTrainer(Seq2SeqTrainer):
         # The Trainer averages the mean losses of the batches, so that they depend on how rows are batched.
         # Here each row gets its own; reviews are encoded once for both, the loss and the summary.
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("labels")
+        labels = inputs.pop("labels")  # the collator has shifted them right, as decoder_input_ids
         with torch.no_grad(), self.accelerator.autocast():
             outputs = model(**inputs)
             generated_tokens = self.model.generate(**common.generation_inputs(self.processing_class, inputs, outputs))
-        return None, (generated_tokens, common.row_losses(outputs, labels)), labels
+        return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
     def _get_output_dir(self, trial):
         return str(self.checkpoints.new)  # from which common.Checkpoints takes what is whole
@@ -72,14 +72,14 @@ class TrainingCallback(ProgressCallback):
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
-        self.run |= {"step": state.global_step, "max_steps": state.max_steps}
+        self.run.update(step=state.global_step, max_steps=state.max_steps)
         steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
         if state.global_step % steps_per_epoch and state.global_step < state.max_steps:
             # The last step of an epoch is saved after its evaluation.
             control.should_save = bool(self.save_steps) and state.global_step % self.save_steps == 0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "grad_norm" in logs:
+        if "grad_norm" in logs:  # of a step, not of an evaluation
             common.log_step(self.run, logs["loss"], logs["grad_norm"], logs["learning_rate"])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
@@ -92,7 +92,7 @@ def get_training_arguments(args):
     return Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy="epoch",
-        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, which common.Checkpoints minds
+        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, common.Checkpoints removes the old
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
         num_train_epochs=args.epochs,
@@ -165,22 +165,22 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,
-        compute_loss_func=common.summed_loss,
+        compute_loss_func=common.summed_loss,  # Differs from the chapter: each label token of a step weighs the same
         compute_metrics=compute_metrics,
     )
     run = {"step": 0, "max_steps": None, "log": [], "epochs": []}
     checkpoints = common.Checkpoints(args, books, tokenizer, state.num_processes)
-    if checkpoints.newest:
+    if checkpoints.newest:  # only with --resume
         run = {name: checkpoints.state[name] for name in run}
     trainer.sampler, trainer.checkpoints, trainer.run = sampler, checkpoints, run
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingCallback(run, sampler, args.save_steps))
     started = time.time()
-    if run["step"] != run["max_steps"]:  # else it was stopped before its model was saved
+    if run["step"] != run["max_steps"]:  # else all steps are done, and only the model is still to be saved
         trainer.train(resume_from_checkpoint=checkpoints.newest and str(checkpoints.newest))
     measured = {"processes": state.num_processes, "train_seconds": time.time() - started}
 
-    # 6. Score the best model against lead-3
+    # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     trainer.state.best_model_checkpoint = str(checkpoints.best(run))
     trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
     predicted = trainer.predict(tokenized_datasets["validation"])
@@ -191,7 +191,7 @@ def main():
         scores = common.score(books["validation"], args.rouge, summaries)
         common.save_model(args, tokenizer, model, scores, run, **measured)
         common.push_to_hub(args)
-    # The wrapped model goes before the process group that it uses; else a process may hang at its exit.
+    # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
     accelerator = trainer.accelerator
     del trainer, model
     accelerator.free_memory()
