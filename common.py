@@ -104,19 +104,18 @@ TRAINING_FLAGS = (
 
 def parse_args(doc, flags, presets):
     """Read the ``flags`` of a script; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
+    options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
+    parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, **options)
     parser.error = lambda message: fail(f"{message} (see --help)")
     parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
-    defaults = {preset: {"preset": preset} | {flag: FLAGS[flag][1] for flag in flags.split()} for preset in PRESETS}
-    for preset, values in defaults.items():
-        values |= {"data": f"data/prepared/{preset}", **presets[preset]}
+    general = {"preset": "", **{flag: FLAGS[flag][1] for flag in flags.split()}}
+    defaults = {preset: general | {"data": f"data/prepared/{preset}"} | presets[preset] for preset in PRESETS}
     for flag in flags.split():
         options, _, explanation = FLAGS[flag]
         shown = " or ".join(dict.fromkeys(str(values[flag]) for values in defaults.values()))
         name = "text" if flag == "text" else f"--{flag.replace('_', '-')}"
         parser.add_argument(name, help=f"{explanation} (default: {shown})", **options)
-    given = {flag: value for flag, value in vars(parser.parse_args()).items() if value is not None}
+    given = vars(parser.parse_args())
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
     if launched == "fp16":
         fail("--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
@@ -193,10 +192,9 @@ def claim(folder, *marks, wait=False):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()  # where it cannot be written, this says so
-    foreign = [entry.name for entry in folder.iterdir()]
-    files = [folder / mark for mark in marks if mark in foreign]
-    if foreign and not any(b'"preset": ' in file.read_bytes() for file in files):  # all that we write say the preset
-        fail(f"{folder} holds {foreign[0]} and was not written by this program; name another folder")
+    held = next(folder.iterdir(), None)
+    if held and not any(is_ours(folder / mark) for mark in marks):
+        fail(f"{folder} holds {held.name} and was not written by this program; name another folder")
     lock = lock_of(Path(tempfile.gettempdir(), f"summarization-{Hasher.hash((os.getuid(), str(folder.resolve())))}"))
     try:
         lock.acquire(timeout=0)
@@ -209,6 +207,11 @@ def claim(folder, *marks, wait=False):
 
 
 lock_of = functools.cache(filelock.FileLock)  # which holds the lock until the process ends
+
+
+def is_ours(file):
+    """Return whether ``file`` is there and was written by this program: what marks a folder says the preset."""
+    return file.is_file() and b'"preset": ' in file.read_bytes()
 
 
 def read_json(file):
@@ -409,8 +412,8 @@ def generation_inputs(tokenizer, batch, outputs=None):
 def trim_vocab(tokenizer, model, rows):
     """Cut a T5 or mT5 model and its tokenizer, in place, to the pieces that ``rows`` use.
 
-    Also kept are special tokens and, to write other texts, single characters: digits, signs and the letters of each
-    script in ``rows``. The scores stay, so that ``rows`` are cut into the same pieces as before.
+    Also kept are special tokens and, to write other texts, the single characters of Latin: letters, digits, signs. The
+    scores stay, so that ``rows`` are cut into the same pieces as before.
     """
     specification = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
     unigram = specification["model"]
@@ -421,9 +424,7 @@ def trim_vocab(tokenizer, model, rows):
         for texts in batch.values():
             used[np.concatenate(tokenizer(texts)["input_ids"])] = True
     pieces = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    script = [unicodedata.name(piece[0], "").split(" ")[0] if piece.isalpha() else "" for piece in pieces]  # LATIN
-    scripts = {"", *(script[number] for number in used.nonzero()[0])}
-    used |= [len(piece) < 2 and script in scripts for piece, script in zip(pieces, script, strict=True)]
+    used |= [len(piece) < 2 and piece < "\u0250" for piece in pieces]  # where Unicode's Latin ends
     used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
     last = max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
     used[:last] = True  # so that these three keep their numbers
@@ -499,14 +500,15 @@ def mixed_precision(bf16):
     return "bf16" if bf16 else "no"
 
 
-class Checkpoints:
-    """The checkpoints of a run, --output-dir/checkpoints/checkpoint-<step>, which both scripts write and resume.
+# ---- A run and its checkpoints -----------------------------------------------------------------
+class Run:
+    """What a training has done so far, and its checkpoints --output-dir/checkpoints/checkpoint-<step>.
 
     They come out of the folder .new whole and go by way of it. --output-dir/run.json says whether the model is saved.
     """
 
     def __init__(self, args, books, tokenizer, processes):
-        """Set ``newest`` to the checkpoint to resume from and ``state`` to what it was saved with, else None and {}."""
+        """Set ``newest`` to the checkpoint to resume from (else None) and ``state`` to what it was saved with."""
         self.folder, mark = Path(args.output_dir, "checkpoints"), Path(args.output_dir, "run.json")
         self.new = self.folder / ".new"
         # All but these must be the same when the run is resumed.
@@ -515,16 +517,17 @@ class Checkpoints:
         corpus = [Path(file["filename"]).read_bytes() for rows in books.values() for file in rows.cache_files]
         vocabulary = sorted(tokenizer.get_vocab().items())
         self.run |= {"corpus": Hasher.hash(corpus), "vocabulary": Hasher.hash(vocabulary), "processes": processes}
-        self.newest, self.state = None, {}
+        self.newest, self.state = None, {"step": 0, "max_steps": None, "log": [], "epochs": []}
         with PartialState().main_process_first():
             whole, main = self.whole(), PartialState().is_main_process
             if whole and args.resume:
-                self.newest, self.state = whole[-1], read_json(whole[-1] / "run.json")
+                self.newest, saved = whole[-1], read_json(whole[-1] / "run.json")
+                self.state = saved["state"]
                 for name, value in self.run.items():
-                    if (old := self.state["run"].get(name)) != value:
+                    if (old := saved["run"].get(name)) != value:
                         fail(f"--resume: {self.newest} was written with {name} {old}, this run has {name} {value}; "
                              "give the same, or another --output-dir without --resume")  # fmt: skip
-                for name in self.state["files"]:
+                for name in saved["files"]:
                     if not (self.newest / name).exists():
                         fail(f"--resume: {self.newest} lacks {name}; delete that folder to resume from the one before")
                 print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
@@ -543,32 +546,52 @@ class Checkpoints:
 
     def whole(self):
         """Return the checkpoints, oldest first."""
-        found = [path.parent for path in self.folder.glob("checkpoint-*/run.json")]
-        return sorted(found, key=lambda path: read_json(path / "run.json")["step"])
+        files = filter(is_ours, self.folder.glob("checkpoint-*/run.json"))
+        return [file.parent for file in sorted(files, key=lambda file: read_json(file)["state"]["step"])]
 
-    def best(self, state):
+    def best(self):
         """Return the checkpoint of the epoch with the highest ROUGE-L."""
-        return self.folder / f"checkpoint-{max(state['epochs'], key=lambda epoch: epoch['rougeL'])['step']}"
+        return self.folder / f"checkpoint-{max(self.state['epochs'], key=lambda epoch: epoch['rougeL'])['step']}"
 
     @contextmanager
-    def saving(self, state, **more):
-        """Write a checkpoint in the block; a run resumes with ``state`` and ``more``. Keep the best and two newest."""
-        new = self.new / f"checkpoint-{state['step']}"
+    def saving(self):
+        """Yield the folder to write a checkpoint to, then keep it, the best and the one before."""
+        new = self.new / f"checkpoint-{self.state['step']}"
         with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
             try:
                 yield new
                 PartialState().wait_for_everyone()  # each process has written its random states
                 if PartialState().is_main_process:
                     files = [str(file.relative_to(new)) for file in new.rglob("*")]
-                    write_json(new / "run.json", {"run": self.run, "files": files, **state, **more})
+                    write_json(new / "run.json", {"run": self.run, "files": files, "state": self.state})
                     new.replace(self.folder / new.name)
                     for path in self.whole()[:-2]:
-                        if not state["epochs"] or path != self.best(state):
+                        if not self.state["epochs"] or path != self.best():
                             path.replace(self.new / path.name)
             finally:
                 if PartialState().is_main_process:
                     shutil.rmtree(self.new, ignore_errors=True)
         PartialState().wait_for_everyone()
+
+    def log_step(self, loss, grad_norm, learning_rate):
+        """Add a row to the log: loss a label token, norm of the gradients before clipping."""
+        row = {"step": self.state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
+        if not np.isfinite(list(row.values())).all():  # its weights are lost
+            fail(
+                f"loss {loss}, gradient norm {grad_norm} at step {row['step']}; begin anew with a lower --learning-rate"
+            )
+        self.state["log"].append(row)
+
+    def end_epoch(self, eval_loss, scores):
+        """Add a row to the epochs and print it; ``scores`` are means of F1 × 100."""
+        epochs, log = self.state["epochs"], self.state["log"]
+        loss = np.mean([row["loss"] for row in log[epochs[-1]["step"] if epochs else 0 :]]).item()
+        epochs.append(
+            {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
+        )
+        cells = [f"{name} {value:.3f}" for name, value in list(epochs[-1].items())[2:]]
+        if PartialState().is_main_process:
+            tqdm.write(f"epoch {len(epochs):2}  {'  '.join(cells)}")
 
 
 # ---- Metrics for text summarization ------------------------------------------------------------
@@ -722,26 +745,7 @@ def score_table(scores, title):
     return "\n".join((f"{first:<17}" + "".join(f"{cell:<25}" for cell in rest)).rstrip() for first, *rest in lines)
 
 
-def end_epoch(state, eval_loss, scores):
-    """Check the losses, add a row to ``state["epochs"]`` and print it; ``scores`` are means of F1 × 100."""
-    first = state["epochs"][-1]["step"] if state["epochs"] else 0
-    loss = np.mean([row["loss"] for row in state["log"][first:]]).item()
-    row = {"epoch": len(state["epochs"]) + 1, "step": state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
-    state["epochs"].append(row)
-    if PartialState().is_main_process:
-        texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
-        tqdm.write(f"epoch {row['epoch']:2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
-
-
 # ---- Results and the Hub -----------------------------------------------------------------------
-def log_step(state, loss, grad_norm, learning_rate):
-    """Add a row to ``state["log"]``: loss a label token, norm of the gradients before clipping."""
-    row = {"step": state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
-    if not np.isfinite(list(row.values())).all():  # its weights are lost
-        fail(f"loss {loss}, gradient norm {grad_norm} at step {row['step']}; begin anew with a lower --learning-rate")
-    state["log"].append(row)
-
-
 def write_results(folder, args, scores, **measured):
     """Write results.json: arguments, versions, scores and what was measured."""
     packages = ("torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk", "numpy")
@@ -749,26 +753,26 @@ def write_results(folder, args, scores, **measured):
     write_json(folder / "results.json", {"arguments": vars(args), "versions": versions, "scores": scores, **measured})
 
 
-def save_model(args, tokenizer, model, scores, state, state_dict=None, **measured):
+def save_model(args, tokenizer, model, scores, run, state_dict=None, **measured):
     """Print the scores; write model, tokenizer, results.json, log.csv and model card to ``--output-dir``."""
     print("\n" + score_table(scores, "validation"))
     with new_files(args.output_dir, key="config.json") as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder, state_dict=state_dict)
         write_results(folder, args, scores, **measured)
-        pd.DataFrame(state["log"]).to_csv(folder / "log.csv", index=False)
-        pd.DataFrame(state["epochs"]).to_csv(folder / "epochs.csv", index=False)
-        draw_training(folder / "training.png", state, scores["all"]["lead-3"])
+        log, epochs = pd.DataFrame(run.state["log"]), pd.DataFrame(run.state["epochs"])
+        log.to_csv(folder / "log.csv", index=False)
+        epochs.to_csv(folder / "epochs.csv", index=False)
+        draw_training(folder / "training.png", log, epochs, scores["all"]["lead-3"])
         write_model_card(folder, args, scores)
     write_json(Path(args.output_dir, "run.json"), {"run": vars(args), "finished": True})
     print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
 
 
-def draw_training(path, state, lead_3):
+def draw_training(path, log, epochs, lead_3):
     """Draw the losses by step and ROUGE by epoch, with lead-3's as broken lines."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    log, epochs = pd.DataFrame(state["log"]), pd.DataFrame(state["epochs"])
     log.plot("step", "loss", ax=left, label="training, each step", color="C0", alpha=0.3)
     epochs.plot("step", ["loss", "eval_loss"], ax=left, style="o-", label=["training, mean of an epoch", "validation"])
     left.set(title="Loss of a label token", xlabel="optimizer steps", ylim=0)
@@ -781,16 +785,15 @@ def draw_training(path, state, lead_3):
 
 
 def write_model_card(folder, args, scores):
-    """Write README.md with what the Hub shows of a model: languages, data, hyperparameters, scores."""
+    """Write README.md with what the Hub shows of a model: languages, data, scores, hyperparameters."""
     on_hub, name = not Path(args.dataset).exists(), Path(args.output_dir).name
     task = "summarization", args.dataset if on_hub else "json", args.dataset, "rouge"
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
         base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
         datasets=[args.dataset] if on_hub else None,
-        library_name="transformers", pipeline_tag="summarization", model_name=name, metrics=["rouge"],
-        tags=["summarization", "generated_from_trainer"],
-        widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
+        library_name="transformers", pipeline_tag="summarization", tags=["summarization"],
+        metrics=["rouge"], model_name=name,
         eval_results=[huggingface_hub.EvalResult(*task, metric_value=cell["f1"], metric_name=rouge)
                       for rouge, cell in scores["all"]["model"].items()],
     )  # fmt: skip

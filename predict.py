@@ -18,6 +18,7 @@ Takes   seconds on the sample; --split validation gives the scores that the trai
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, load_dataset
 from tqdm.auto import tqdm
@@ -42,34 +43,21 @@ def read_input(args):
     return rows
 
 
-def choose_examples(args, books):
-    """Return the rows of --examples; none: the first of each language."""
-    languages = list(books["language"])
-    examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
-    if max(examples) >= len(books):
-        common.fail(f"--examples: the test split has rows 0 to {len(books) - 1}")
-    return books.select(examples)
-
-
 def summarize(tokenizer, model, rows, args):
-    """Return a title for each row, in order; batches take the longest reviews first, so that little is padded."""
-    reviews = [review or "" for review in rows["review_body"]]
-    order = sorted((i for i, review in enumerate(reviews) if review.strip()), key=lambda i: -len(reviews[i]))
-    if len(order) < len(rows):
-        common.print_main(f"{len(rows) - len(order)} empty reviews get an empty summary")
-    summaries = [""] * len(rows)
-    for start in tqdm(range(0, len(order), args.batch_size), "Summarize", disable=len(order) <= args.batch_size):
-        batch = order[start : start + args.batch_size]
-        lengths = args.max_input_length, args.max_target_length
-        inputs = common.preprocess_function(rows.select(batch)[:], tokenizer, model.config, *lengths)
+    """Return a title for each row, in order; an empty review has an empty one."""
+    order = np.argsort([-len(review) for review in rows["review_body"]], kind="stable")  # little padding in a batch
+    lengths, summaries = (args.max_input_length, args.max_target_length), []
+    for start in tqdm(range(0, len(rows), args.batch_size), "Summarize", disable=len(rows) <= args.batch_size):
+        batch = rows.select(order[start : start + args.batch_size])
+        inputs = common.preprocess_function(batch[:], tokenizer, model.config, *lengths)
         inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             generated_tokens = model.generate(**common.generation_inputs(tokenizer, inputs))
         if not model.config.is_encoder_decoder:  # GPT-2 gives back the review before its title
             generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-        for i, summary in zip(batch, tokenizer.batch_decode(generated_tokens, skip_special_tokens=True), strict=True):
-            summaries[i] = summary.strip()
-    return summaries
+        summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+    summaries = [summaries[place].strip() for place in np.argsort(order)]
+    return [summary if review.strip() else "" for review, summary in zip(rows["review_body"], summaries, strict=True)]
 
 
 def print_summary(review, title, summary):
@@ -85,11 +73,13 @@ def main():
     args = common.parse_args(__doc__, flags + " max_input_length max_target_length bf16 text", PRESETS)
     if sum(map(bool, (args.text, args.input, args.split, args.examples))) > 1:
         common.fail("give one of: reviews, --input, --split, --examples")
-    if args.output and (not (args.input or args.split) or args.output == args.input):
-        common.fail("--output needs --input or --split, and another file than --input")
+    if args.output and not (args.input or args.split):
+        common.fail("--output needs --input or --split")
     for file in filter(None, (args.output, args.scores)):
         if not Path(file).resolve().parent.is_dir():
             common.fail(f"the folder of {file} does not exist; make it or name another file")
+        if args.input and Path(file).resolve() == Path(args.input).resolve():
+            common.fail(f"{file} is --input, which would be overwritten; name another file")
 
     # 1. What to summarize
     if args.input:
@@ -102,7 +92,11 @@ def main():
         rows = Dataset.from_dict({args.text_column: texts})
     else:
         books = common.load_prepared(args, args.split or "test")[args.split or "test"]
-        rows = common.longest_first(books) if args.split else choose_examples(args, books)
+        languages = list(books["language"])
+        examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
+        if max(examples) >= len(books):
+            common.fail(f"--examples: the test split has rows 0 to {len(books) - 1}")
+        rows = common.longest_first(books) if args.split else books.select(examples)
 
     # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
@@ -113,9 +107,11 @@ def main():
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     # 3. Summaries
-    reviews = {"review_body": rows[args.text_column]}
+    reviews = {"review_body": [review or "" for review in rows[args.text_column]]}
     if args.language or "language" in rows.column_names:  # mBART-50 must be told
         reviews["language"] = [args.language] * len(rows) if args.language else rows["language"]
+    if empty := sum(not review.strip() for review in reviews["review_body"]):
+        common.print_main(f"{empty} empty reviews get an empty summary")
     summaries = summarize(tokenizer, model, Dataset.from_dict(reviews), args)
     if args.split:
         scores = common.score(rows, args.rouge, summaries)

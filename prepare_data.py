@@ -12,24 +12,22 @@ Writes  data/prepared/<preset>/, a DatasetDict to open with datasets.load_from_d
 Takes   about 15 seconds for the sample
 """
 
-import io
 import os
+import runpy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 import torch
-import transformers
 from datasets import DatasetDict, concatenate_datasets, load_dataset
-from sentencepiece import SentencePieceTrainer
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 import common
 
+DATA = Path(__file__).with_name("data")
 PRESETS = {
-    "sample": {"dataset": os.path.relpath(Path(__file__).with_name("data") / "sample"), "model": "tiny"},
+    "sample": {"dataset": os.path.relpath(DATA / "sample"), "model": "tiny"},
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
 SPLITS, TEXTS = ("train", "validation", "test"), ("review_body", "review_title")
@@ -47,21 +45,22 @@ def load_reviews(args, language):
     if len({*names, "language", "product_category"}) < 4:
         common.fail("--text-column and --title-column are two columns, and not language or product_category")
     texts = [*names, "product_category"] if args.categories else list(names)
+    remedy = "see --text-column, --title-column and --categories"
 
     for split, rows in reviews.items():
-        common.check_columns(rows, texts, args.dataset, "see --text-column, --title-column and --categories")
+        present = ["language"] if "language" in rows.column_names else []
+        common.check_columns(rows, texts + present, args.dataset, remedy)
         if taken := set(names.values()) & set(rows.column_names) - set(names):
             common.fail(f"{args.dataset} has a column {taken.pop()!r} beside those that are named; rename it")
         rows = rows.rename_columns({old: new for old, new in names.items() if old != new})
-        if "language" not in rows.column_names:
+        if not present:
             if len(args.languages) > 1 and not source.get("data_dir"):
                 common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
             rows = rows.add_column("language", [language] * len(rows))
-        table = rows.with_format("arrow")[:]  # looks through 200,000 reviews at once
-        empty = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(table["review_body"], "")), "")
-        row = pc.index(pc.and_(empty, pc.equal(table["language"], language)), True).as_py()
-        if row >= 0:
-            common.fail(f"{args.dataset}: row {row + 1} has an empty {args.text_column}; fill or remove it")
+        table = rows.select_columns(["review_body", "language"]).to_pandas()
+        empty = (table.language == language) & (table.review_body.fillna("").str.strip() == "")
+        if empty.any():
+            common.fail(f"{args.dataset}: row {empty.argmax() + 1} has an empty {args.text_column}; fill or remove it")
         reviews[split] = rows.filter(lambda example: example["language"] == language)
     return reviews
 
@@ -103,38 +102,6 @@ def draw_title_lengths(words, path):
                      xlabel=f"words, up to the {longest} that 99% do not exceed")  # fmt: skip
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
-
-
-def make_tiny_checkpoint(rows, seed, folder):
-    """Save a small mT5 with random weights and a Unigram tokenizer learned from the training ``rows``."""
-    rows = rows.select(range(min(len(rows), 50_000)))  # sentencepiece holds them in memory
-    texts = (text for batch in rows.iter(batch_size=1_000) for text in batch["review_body"] + batch["review_title"])
-    written = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=texts, model_writer=written, vocab_size=4_000, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, num_threads=1, minloglevel=2,
-    )  # fmt: skip
-    folder.mkdir()
-    (folder / "spiece.model").write_bytes(written.getvalue())
-    tokenizer = transformers.T5Tokenizer.from_pretrained(folder, extra_ids=0)
-    transformers.set_seed(seed)
-    config = transformers.MT5Config(
-        vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=1, num_decoder_layers=1,
-        num_heads=4, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    model = transformers.MT5ForConditionalGeneration(config)
-    # mT5's initial values suit weeks of training. To learn in minutes: a separate, small head (so that the
-    # first loss is ln(vocabulary)), smaller embeddings, and encoder layers that hardly change their input yet.
-    config.tie_word_embeddings = False
-    model.shared.weight.data.normal_(std=0.5)
-    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
-    for name, weights in model.encoder.named_parameters():
-        if name.endswith("o.weight"):  # o and wo, the outputs of attention and feed-forward
-            weights.data *= 0.03
-    tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
-    print(f"\ntiny-mt5: {len(tokenizer):,} pieces, {model.num_parameters():,} random weights")
 
 
 def show_model_inputs(rows, checkpoint):
@@ -218,11 +185,11 @@ def main():
     check_splits(args, books, words)
 
     with common.new_files(args.data, key="dataset_dict.json") as folder:
-        # 5. A tiny model to train (preset sample), and what a model will see
+        # 5. What a model will see; the preset sample trains a tiny one, made here
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
-            make_tiny_checkpoint(rows, args.seed, checkpoint)
+            runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
         show_model_inputs(rows.select(range(min(2, len(rows)))), checkpoint)
 
         # 6. Save

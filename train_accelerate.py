@@ -168,41 +168,41 @@ def main():
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
 
     # 5. Train
-    state = {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
-    checkpoints = common.Checkpoints(args, books, tokenizer, accelerator.num_processes)
-    if checkpoints.newest:  # only with --resume
-        accelerator.load_state(checkpoints.newest)
-        lr_scheduler.load_state_dict(checkpoints.state["lr_scheduler"])
-        state = {name: checkpoints.state[name] for name in state}
+    run = common.Run(args, books, tokenizer, accelerator.num_processes)
+    run.state["max_steps"] = max_steps
+    if run.newest:  # only with --resume
+        accelerator.load_state(run.newest)
+        lr_scheduler.load_state_dict(run.state["lr_scheduler"])
     accelerator.init_trackers("runs")
     upload, started = None, time.time()
-    progress_bar = tqdm(total=max_steps, initial=state["step"], desc="Train", disable=not accelerator.is_main_process)
-    for epoch in range(len(state["epochs"]), math.ceil(max_steps / steps_per_epoch)):
+    progress_bar = tqdm(total=max_steps, initial=run.state["step"], disable=not accelerator.is_main_process)
+    for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / steps_per_epoch)):
         # Training
         model.train()
         train_dataloader.set_epoch(epoch)
-        first, last = state["step"] % steps_per_epoch, min(steps_per_epoch, max_steps - epoch * steps_per_epoch)
+        first, last = run.state["step"] % steps_per_epoch, min(steps_per_epoch, max_steps - epoch * steps_per_epoch)
         steps = optimizer_steps(accelerator, train_dataloader, args.gradient_accumulation_steps, first, last)
         for step, step_batches in enumerate(steps, start=first + 1):
             loss, grad_norm = backward(accelerator, model, step_batches)
-            state["step"] += 1
-            common.log_step(state, loss, grad_norm, lr_scheduler.get_last_lr()[0])
-            accelerator.log(state["log"][-1], step=state["step"])
+            run.state["step"] += 1
+            run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
+            accelerator.log(run.state["log"][-1], step=run.state["step"])
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
+            run.state["lr_scheduler"] = lr_scheduler.state_dict()
             progress_bar.update(1)
-            if args.save_steps and state["step"] % args.save_steps == 0 and step < last:
-                with checkpoints.saving(state, lr_scheduler=lr_scheduler.state_dict()) as folder:
+            if args.save_steps and run.state["step"] % args.save_steps == 0 and step < last:
+                with run.saving() as folder:
                     accelerator.save_state(folder)
 
         # Evaluation
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        common.end_epoch(state, eval_loss, common.rouge_rows(summaries, books["validation"], args.rouge).mean())
-        accelerator.log(state["epochs"][-1], step=state["step"])
+        run.end_epoch(eval_loss, common.rouge_rows(summaries, books["validation"], args.rouge).mean())
+        accelerator.log(run.state["epochs"][-1], step=run.state["step"])
 
         # Save and upload
-        with checkpoints.saving(state, lr_scheduler=lr_scheduler.state_dict()) as folder:
+        with run.saving() as folder:
             accelerator.save_state(folder)
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
@@ -211,14 +211,14 @@ def main():
     wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
-    accelerator.load_state(checkpoints.best(state))
+    accelerator.load_state(run.best())
     summaries, measured["eval_loss"] = evaluate(accelerator, model, eval_dataloader, tokenizer)
     state_dict = accelerator.get_state_dict(model)
 
     # 7. Save and push
     if accelerator.is_main_process:
         scores = common.score(books["validation"], args.rouge, summaries)
-        common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, state, state_dict, **measured)
+        common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, run, state_dict, **measured)
         common.push_to_hub(args)
     # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
     model, optimizer = accelerator.free_memory(model, optimizer)

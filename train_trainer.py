@@ -34,7 +34,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
     """``Seq2SeqTrainer`` that does what train_accelerate.py does; on a first reading, go on to ``main()``."""
 
     def _get_train_sampler(self, train_dataset):
-        return self.sampler  # main() sets it, self.checkpoints and self.run
+        return self.sampler  # main() sets it and self.run
 
     def evaluation_loop(self, *args, **kwargs):
         # The Trainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
@@ -52,10 +52,10 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
     def _get_output_dir(self, trial):
-        return str(self.checkpoints.new)  # from which common.Checkpoints takes what is whole
+        return str(self.run.new)  # from which common.Run takes what is whole
 
     def _save_checkpoint(self, model, trial):
-        with self.checkpoints.saving(self.run):
+        with self.run.saving():
             super()._save_checkpoint(model, trial)
 
 
@@ -72,7 +72,7 @@ class TrainingCallback(ProgressCallback):
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
-        self.run.update(step=state.global_step, max_steps=state.max_steps)
+        self.run.state.update(step=state.global_step, max_steps=state.max_steps)
         steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
         if state.global_step % steps_per_epoch and state.global_step < state.max_steps:
             # The last step of an epoch is saved after its evaluation.
@@ -80,19 +80,18 @@ class TrainingCallback(ProgressCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "grad_norm" in logs:  # of a step, not of an evaluation
-            common.log_step(self.run, logs["loss"], logs["grad_norm"], logs["learning_rate"])
+            self.run.log_step(logs["loss"], logs["grad_norm"], logs["learning_rate"])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         super().on_evaluate(args, state, control, **kwargs)
-        scores = {name: metrics[f"eval_{name}"] for name in common.ROUGE_TYPES}
-        common.end_epoch(self.run, metrics["eval_loss"], scores)
+        self.run.end_epoch(metrics["eval_loss"], {name: metrics[f"eval_{name}"] for name in common.ROUGE_TYPES})
 
 
 def get_training_arguments(args):
     return Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy="epoch",
-        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, common.Checkpoints removes the old
+        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, common.Run removes the old
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
         num_train_epochs=args.epochs,
@@ -168,20 +167,17 @@ def main():
         compute_loss_func=common.summed_loss,  # Differs from the chapter: each label token of a step weighs the same
         compute_metrics=compute_metrics,
     )
-    run = {"step": 0, "max_steps": None, "log": [], "epochs": []}
-    checkpoints = common.Checkpoints(args, books, tokenizer, state.num_processes)
-    if checkpoints.newest:  # only with --resume
-        run = {name: checkpoints.state[name] for name in run}
-    trainer.sampler, trainer.checkpoints, trainer.run = sampler, checkpoints, run
+    run = common.Run(args, books, tokenizer, state.num_processes)
+    trainer.sampler, trainer.run = sampler, run
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingCallback(run, sampler, args.save_steps))
     started = time.time()
-    if run["step"] != run["max_steps"]:  # else all steps are done, and only the model is still to be saved
-        trainer.train(resume_from_checkpoint=checkpoints.newest and str(checkpoints.newest))
+    if run.state["step"] != run.state["max_steps"]:  # else all steps are done, and only the model is to be saved
+        trainer.train(resume_from_checkpoint=run.newest and str(run.newest))
     measured = {"processes": state.num_processes, "train_seconds": time.time() - started}
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
-    trainer.state.best_model_checkpoint = str(checkpoints.best(run))
+    trainer.state.best_model_checkpoint = str(run.best())
     trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
     predicted = trainer.predict(tokenized_datasets["validation"])
     summaries, measured["eval_loss"] = decode(tokenizer, predicted.predictions[0]), predicted.metrics["test_loss"]

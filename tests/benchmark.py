@@ -206,7 +206,7 @@ def ours(model_name, data, steps, flags, filler, times):
         trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
 
     common.trim_vocab = trim_to_twenty_thousand
-    common.end_epoch = lambda *args: evaluated.append(time.perf_counter())
+    common.Run.end_epoch = lambda *args: evaluated.append(time.perf_counter())
     common.save_model = lambda *args, **kwargs: None  # 2 GB that are not measured
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = ["train_accelerate.py", "--preset", "amazon", "--model", model_name, "--data", data,

@@ -162,7 +162,9 @@ def test_ctrl_c_says_how_to_resume(script, prepared, tmp_path):
     printed = (tmp_path / "printed").read_text()
     (line,) = [line for line in printed.splitlines() if ": stopped" in line]
     assert "--resume" in line and "Traceback" not in printed
-    newest = max((tmp_path / "model/checkpoints").glob("*/run.json"), key=lambda path: read_json(path)["step"])
+    newest = max(
+        (tmp_path / "model/checkpoints").glob("*/run.json"), key=lambda path: read_json(path)["state"]["step"]
+    )
     again = run(f"train_{script}.py", *flags, check=False)  # without --resume nothing is lost
     assert "--resume" in error_line(again) and newest.exists()
     resuming = f"Resuming from {newest.parent}, step {read_json(newest)['step']} of 52"

@@ -44,7 +44,7 @@ def test_training_shows_losses_by_step_and_rouge_by_epoch_beside_lead_3(drawn):
     epochs = [{"epoch": 1, "step": 2, "loss": 3.5, "eval_loss": 3.0, **row},
               {"epoch": 2, "step": 4, "loss": 1.5, "eval_loss": 2.0, **row, "rouge1": 40.0}]  # fmt: skip
     lead_3 = {rouge: {"f1": 20.0 + number} for number, rouge in enumerate(common.ROUGE_TYPES)}
-    common.draw_training("training.png", {"log": log, "epochs": epochs}, lead_3)
+    common.draw_training("training.png", pd.DataFrame(log), pd.DataFrame(epochs), lead_3)
     losses, rouge = ({line.get_label(): line for line in axis.get_lines()} for axis in drawn[0].axes)
     assert list(losses["training, each step"].get_ydata()) == [4, 3, 2, 1]
     assert list(losses["training, mean of an epoch"].get_xdata()) == [2, 4]

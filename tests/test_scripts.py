@@ -78,6 +78,14 @@ def test_prepare_data_twice_gives_the_same_bytes(prepared, reviews, tmp_path):
                 assert path.read_bytes() == (prepared[0] / folder / path.name).read_bytes(), path
 
 
+def test_the_tiny_model_is_what_its_program_writes(prepared, tmp_path):
+    shutil.copytree(prepared[0] / "train", tmp_path / "train")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    run("data/tiny_mt5.py", tmp_path)
+    for path in (tmp_path / "tiny-mt5").iterdir():
+        assert path.read_bytes() == (prepared[0] / "tiny-mt5" / path.name).read_bytes(), path
+
+
 # ---- baseline.py -------------------------------------------------------------------------------
 
 
