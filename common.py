@@ -59,6 +59,7 @@ PRESETS = {
     "amazon": "defaults for the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
 }
 TEXT, SWITCH = {"type": str}, {"action": argparse.BooleanOptionalAction}
+WORDS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
 FLAGS = {  # flag: (options of add_argument, default where the script has none, help)
     "data": (TEXT, None, "folder of the prepared data"),
     "dataset": (TEXT, None, "file, folder or Hub data set (user/name) with the reviews"),
@@ -84,7 +85,7 @@ FLAGS = {  # flag: (options of add_argument, default where the script has none, 
     "group_by_length": (SWITCH, True, "rows of about one length in a step, so that little is padded"),
     "bf16": (SWITCH, None, "products in bfloat16; None: where the device has them"),
     "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
-    "rouge": ({"choices": ["language", "rouge_score", "rouge_score_stemmer"]}, "language", "how words count: README"),
+    "rouge": (WORDS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
     "report_to": (TEXT, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
     "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
     "split": ({"choices": ["validation", "test"]}, None, "split to score, a model beside lead-3"),
@@ -298,9 +299,9 @@ def load_prepared(args, *splits):
     """Return the ``DatasetDict`` in ``--data``; where it is missing, prepare_data.py makes it first."""
     with PartialState().local_main_process_first():
         if not Path(args.data, "dataset_dict.json").exists():
-            print_main(f"{args.data} is missing: running prepare_data.py first")
-            script = Path(__file__).with_name("prepare_data.py")
-            if code := subprocess.call([sys.executable, script, "--preset", args.preset, "--data", args.data]):
+            flags = ["--preset", args.preset, "--data", args.data]
+            print_main(f"{args.data} is missing, so first: python prepare_data.py {' '.join(flags)}")
+            if code := subprocess.call([sys.executable, Path(__file__).with_name("prepare_data.py"), *flags]):
                 sys.exit(code)
     with expected(f"cannot read {args.data}", "name another folder, or delete it and run prepare_data.py again"):
         books = datasets.load_from_disk(args.data)

@@ -190,7 +190,7 @@ def main():
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
-            run.state["lr_scheduler"] = lr_scheduler.state_dict()
+            run.state["lr_scheduler"] = lr_scheduler.state_dict()  # a few numbers; accelerate would pickle them
             progress_bar.update(1)
             if args.save_steps and run.state["step"] % args.save_steps == 0 and step < last:
                 with run.saving() as folder:

@@ -179,8 +179,8 @@ def main():
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     trainer.state.best_model_checkpoint = str(run.best())
     trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
-    predicted = trainer.predict(tokenized_datasets["validation"])
-    summaries, measured["eval_loss"] = decode(tokenizer, predicted.predictions[0]), predicted.metrics["test_loss"]
+    predicted = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
+    summaries, measured["eval_loss"] = decode(tokenizer, predicted.predictions[0]), predicted.metrics["eval_loss"]
 
     # 7. Save and push
     if state.is_main_process:

@@ -1,9 +1,12 @@
 """Run the scripts as a user does, on a slice of the sample."""
 
+import functools
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,16 +23,66 @@ def sample(language, split):
     return [json.loads(line) for line in lines]
 
 
-def run(*command, processes=1, check=True, stdin=None, **environment):
-    """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed."""
-    if processes == 1:
-        command = [sys.executable, *map(str, command)]
+SERVER = """
+import gc, json, os, runpy, sys
+import accelerate, datasets, evaluate, matplotlib.pyplot, nltk, pandas, rouge_score.rouge_scorer, torch.distributed.fsdp
+from transformers import DataCollatorForSeq2Seq, MT5ForConditionalGeneration, Seq2SeqTrainer, T5Tokenizer
+gc.freeze()
+for line in sys.stdin:
+    command, environments, files = json.loads(line)
+    children, codes = [], []
+    for environment in environments:
+        children.append(os.fork())
+        if not children[-1]:
+            os.environ.update(environment)
+            for stream, file in enumerate(files):
+                os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), stream)
+            sys.argv = command
+            runpy.run_path(command[0], run_name="__main__")
+            sys.exit()
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        codes.append(os.waitstatus_to_exitcode(status))
+        for other in children if status else []:
+            os.kill(other, 9)
+    print(codes[0], flush=True)
+"""
+
+
+@functools.cache
+def server():
+    """Start a process that imports the libraries once, which takes longer than most runs here, and forks for each."""
+    return subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, env=ENVIRONMENT, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+
+
+def run(*command, processes=1, check=True, stdin="", **environment):
+    """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed.
+
+    With an ``environment`` it is started by a command of its own, else by the server.
+    """
+    command = list(map(str, command))
+    if environment:
+        result = subprocess.run([sys.executable, *command], cwd=ROOT, env={**ENVIRONMENT, **environment}, input=stdin,
+                                capture_output=True, text=True)  # fmt: skip
     else:
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}",
-                   "--standalone", *map(str, command)]  # fmt: skip
-        environment["ACCELERATE_USE_CPU"] = "true"
-    environment = {**ENVIRONMENT, **environment}
-    result = subprocess.run(command, cwd=ROOT, env=environment, input=stdin, capture_output=True, text=True)
+        ranks = [{}]
+        if processes > 1:  # what torchrun sets
+            with socket.socket() as free:
+                free.bind(("", 0))
+                port = str(free.getsockname()[1])
+            ranks = [{"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "localhost", "MASTER_PORT": port,
+                      "WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                     for rank in range(processes)]  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
+            for file, text in zip(files, (stdin, "", ""), strict=True):
+                file.write_text(text, encoding="utf-8")
+            server().stdin.write(json.dumps([command, ranks, list(map(str, files))]) + "\n")
+            server().stdin.flush()
+            code = int(server().stdout.readline())
+            result = subprocess.CompletedProcess(command, code, *(file.read_text("utf-8") for file in files[1:]))
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result

@@ -167,7 +167,7 @@ def test_ctrl_c_says_how_to_resume(script, prepared, tmp_path):
     )
     again = run(f"train_{script}.py", *flags, check=False)  # without --resume nothing is lost
     assert "--resume" in error_line(again) and newest.exists()
-    resuming = f"Resuming from {newest.parent}, step {read_json(newest)['step']} of 52"
+    resuming = f"Resuming from {newest.parent}, step {read_json(newest)['state']['step']} of 52"
     assert resuming in run(f"train_{script}.py", *flags, "--resume").stderr
     assert read_log(tmp_path / "model")["step"] == list(range(1, 53))
 

@@ -1,16 +1,12 @@
 """The six families of the chapter's table: T5, mT5, BART, PEGASUS, mBART-50 and GPT-2, tiny, with random weights."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from argparse import Namespace
 
 import pytest
 import torch
 import transformers
-from conftest import ENVIRONMENT, ROOT, read_json, sample
+from conftest import read_json, run, sample
 from datasets import Dataset, DatasetDict, load_from_disk
 from test_exact import SCRIPTS, error_line, read_log
 from tokenizers import ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
@@ -246,60 +242,6 @@ def test_generation_settings_of_a_checkpoint(checkpoints, family, kept):
 
 # ---- the scripts -------------------------------------------------------------------------------
 
-SERVER = """
-import gc, json, os, sys
-import predict, train_accelerate, train_trainer  # which takes longer than a training here: once, then forks
-gc.freeze()
-for line in sys.stdin:
-    script, flags, environments, printed = json.loads(line)
-    children, codes = [], []
-    for environment in environments:
-        children.append(os.fork())
-        if not children[-1]:
-            os.environ.update(environment)
-            sys.argv = [f"{script}.py", *flags]
-            for stream in (1, 2):
-                os.dup2(os.open(printed[stream - 1], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-            sys.exit(sys.modules[script].main())
-    while children:
-        child, status = os.wait()
-        children.remove(child)
-        codes.append(os.waitstatus_to_exitcode(status))
-        for other in children if status else []:
-            os.kill(other, 9)
-    print(codes[0], flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    """A function like ``conftest.run``, for the three scripts that open a checkpoint."""
-    folder = tmp_path_factory.mktemp("printed")
-    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, env=ENVIRONMENT | {"ACCELERATE_USE_CPU": "true"},
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:  # fmt: skip
-
-        def run(name, *flags, processes=1, check=True):
-            environments = [{}]
-            if processes > 1:
-                with socket.socket() as free:
-                    free.bind(("", 0))
-                    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-                environments = [address | {"WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                                for rank in range(processes)]  # fmt: skip
-            printed = [folder / str(len(os.listdir(folder))), folder / str(len(os.listdir(folder)) + 1)]
-            for path in printed:
-                path.touch()
-            line = [name, list(map(str, flags)), environments, list(map(str, printed))]
-            server.stdin.write(json.dumps(line) + "\n")
-            server.stdin.flush()
-            code = int(server.stdout.readline())
-            result = subprocess.CompletedProcess(line, code, *(path.read_text() for path in printed))
-            assert not check or code == 0, result.stdout + result.stderr
-            return result
-
-        yield run
-        server.stdin.close()
-
 
 @pytest.fixture(scope="module")
 def data(prepared, tmp_path_factory):
@@ -320,7 +262,7 @@ CUTS = [("trainer", 1), ("accelerate", 1), ("trainer", 2), ("accelerate", 2)]  #
 
 
 @pytest.fixture(scope="module")
-def trained(script, checkpoints, data, tmp_path_factory):
+def trained(checkpoints, data, tmp_path_factory):
     """A function that returns {(script, processes): folder of the model of a family after four large steps}."""
     done = {}
 
@@ -328,9 +270,9 @@ def trained(script, checkpoints, data, tmp_path_factory):
         if family not in done:
             done[family] = {cut: tmp_path_factory.mktemp(family) / f"{cut[0]}-{cut[1]}" for cut in CUTS}
             for (name, processes), folder in done[family].items():
-                script(f"train_{name}", "--model", checkpoints[family], "--data", data, "--output-dir", folder,
-                       "--epochs", 1, "--batch-size", 8 // processes, "--learning-rate", 0.01, "--num-beams", 2,
-                       processes=processes)  # fmt: skip
+                run(f"train_{name}.py", "--model", checkpoints[family], "--data", data, "--output-dir", folder,
+                    "--epochs", 1, "--batch-size", 8 // processes, "--learning-rate", 0.01, "--num-beams", 2,
+                    processes=processes)  # fmt: skip
                 assert read_json(folder / "results.json")["processes"] == processes
         return done[family]
 
@@ -363,7 +305,7 @@ def mean_loss(tokenizer, model, rows):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("family", TRAINED)
-def test_a_saved_model_is_the_trained_one(trained, script, checkpoints, data, tmp_path, family, name):
+def test_a_saved_model_is_the_trained_one(trained, checkpoints, data, tmp_path, family, name):
     folder = trained(family)[name, 1]
     results = read_json(folder / "results.json")
     rows = load_from_disk(data)["validation"]
@@ -371,14 +313,14 @@ def test_a_saved_model_is_the_trained_one(trained, script, checkpoints, data, tm
     assert mean_loss(tokenizer, model, rows) == pytest.approx(results["eval_loss"], rel=1e-6)
     assert abs(mean_loss(*opened(checkpoints[family]), rows) - results["eval_loss"]) > 0.05
     assert (model.lm_head.weight is model.get_input_embeddings().weight) == (family != "mt5")
-    script("predict", "--model", folder, "--data", data, "--split", "validation", "--scores", tmp_path / "scores.json")
+    run("predict.py", "--model", folder, "--data", data, "--split", "validation", "--scores", tmp_path / "scores.json")
     assert read_json(tmp_path / "scores.json") == results["scores"]
     assert read_json(folder / "generation_config.json")["num_beams"] == 2
 
 
 @pytest.mark.parametrize("family", ["t5", "mt5"])
-def test_a_trimmed_head_stays_tied_or_separate(script, checkpoints, data, tmp_path, family):
-    script("train_accelerate", "--model", checkpoints[family], "--data", data, "--output-dir", tmp_path / "model",
+def test_a_trimmed_head_stays_tied_or_separate(checkpoints, data, tmp_path, family):
+    run("train_accelerate.py", "--model", checkpoints[family], "--data", data, "--output-dir", tmp_path / "model",
            "--epochs", 1, "--learning-rate", 0.01, "--trim-vocab")  # fmt: skip
     tokenizer, model = opened(tmp_path / "model")
     assert len(tokenizer) == model.config.vocab_size < 402
@@ -389,25 +331,25 @@ def test_a_trimmed_head_stays_tied_or_separate(script, checkpoints, data, tmp_pa
     assert mean_loss(tokenizer, model, rows) == pytest.approx(eval_loss, rel=1e-6)
 
 
-def test_predict_writes_titles_and_scores_of_gpt2(script, checkpoints, data, tmp_path):
+def test_predict_writes_titles_and_scores_of_gpt2(checkpoints, data, tmp_path):
     flags = ["--model", checkpoints["gpt2"], "--data", data]
-    printed = script("predict", *flags, "I loved it! " * 100).stdout
+    printed = run("predict.py", *flags, "I loved it! " * 100).stdout
     assert len(printed.split("'>>> Summary: ")[1]) > 10 and "TL;DR" not in printed
-    printed = script("predict", *flags, "--split", "test", "--scores", tmp_path / "scores.json").stdout
+    printed = run("predict.py", *flags, "--split", "test", "--scores", tmp_path / "scores.json").stdout
     assert "test: ROUGE F1" in printed and "lead-3" in printed
     assert read_json(tmp_path / "scores.json")["all"]["rows"] == 5
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_gpt2_is_not_trained(script, checkpoints, data, tmp_path, name):
-    result = script(f"train_{name}", "--model", checkpoints["gpt2"], "--data", data, "--output-dir", tmp_path,
+def test_gpt2_is_not_trained(checkpoints, data, tmp_path, name):
+    result = run(f"train_{name}.py", "--model", checkpoints["gpt2"], "--data", data, "--output-dir", tmp_path,
                     check=False)  # fmt: skip
     assert "gpt2 has no encoder and is not trained here; predict.py takes it" in error_line(result)
 
 
-def test_mbart_needs_the_language_of_a_text(script, checkpoints):
+def test_mbart_needs_the_language_of_a_text(checkpoints):
     flags = ["--model", checkpoints["mbart"], "Me gustó mucho."]
-    line = error_line(script("predict", *flags, check=False))
+    line = error_line(run("predict.py", *flags, check=False))
     assert "the checkpoint knows texts of af, ar, " in line and " es, " in line and "--language" in line
-    assert "error: the checkpoint knows" in error_line(script("predict", "--language", "eo", *flags, check=False))
-    assert "Summary: " in script("predict", "--language", "es", *flags).stdout
+    assert "error: the checkpoint knows" in error_line(run("predict.py", "--language", "eo", *flags, check=False))
+    assert "Summary: " in run("predict.py", "--language", "es", *flags).stdout
