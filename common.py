@@ -795,6 +795,7 @@ def write_model_card(folder, args, scores):
         datasets=[args.dataset] if on_hub else None,
         library_name="transformers", pipeline_tag="summarization", tags=["summarization"],
         metrics=["rouge"], model_name=name,
+        widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
         eval_results=[huggingface_hub.EvalResult(*task, metric_value=cell["f1"], metric_name=rouge)
                       for rouge, cell in scores["all"]["model"].items()],
     )  # fmt: skip
