@@ -2,6 +2,7 @@
 
 python tests/benchmark.py rouge      # our ROUGE beside rouge_score's on 10,000 title pairs
 python tests/benchmark.py train      # one mt5-small, trained and evaluated in five ways; 24 GiB
+python tests/benchmark.py predict    # predict.py in fp32 and bf16 beside CTranslate2 (pip install ctranslate2==4.8.5)
 python tests/benchmark.py quality    # ROUGE of five seeds with and without grouping and trimming, 20 minutes
 python tests/benchmark.py pieces     # what --trim-vocab costs in pieces
 python tests/benchmark.py scale      # CPU time and memory at 1, 10 and 100 times the sample's rows
@@ -9,6 +10,7 @@ python tests/benchmark.py train --data data/prepared/amazon --model google/mt5-s
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -43,6 +45,7 @@ from transformers import (
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import common  # noqa: E402
+import predict  # noqa: E402
 import train_accelerate  # noqa: E402
 from common import ROUGE_TYPES, Rouge, load_checkpoint, postprocess_text, preprocess_function, trim_vocab  # noqa: E402
 
@@ -102,6 +105,12 @@ def save_full_size_model(folder, vocab_size=250_112):
     model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
     model.save_pretrained(folder)
     return model
+
+
+def save_full_size_checkpoint(data, folder):
+    save_full_size_tokenizer(Path(data, "tiny-mt5"), folder)
+    save_full_size_model(folder)
+    return str(folder)
 
 
 # ---- five ways to train ------------------------------------------------------------------------
@@ -206,7 +215,8 @@ def ours(model_name, data, steps, flags, filler, times):
         trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
 
     common.trim_vocab = trim_to_twenty_thousand
-    common.Run.end_epoch = lambda *args: evaluated.append(time.perf_counter())
+    end_epoch = common.Run.end_epoch
+    common.Run.end_epoch = lambda *args: (evaluated.append(time.perf_counter()), end_epoch(*args))
     common.save_model = lambda *args, **kwargs: None  # 2 GB that are not measured
     with tempfile.TemporaryDirectory() as folder:
         sys.argv = ["train_accelerate.py", "--preset", "amazon", "--model", model_name, "--data", data,
@@ -242,10 +252,9 @@ def measure(way, model_name, data, filler):
     return {"examples_per_second": rate, "evaluation_seconds": seconds, "peak_gib": peak / 2**30}
 
 
-def matrix_product_rate(size=4096):
+def matrix_product_rate(dtype, size=4096):
     """Return floating-point operations a second of a large matrix product, the best of five."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    matrix = torch.randn(size, size, device="cuda" if torch.cuda.is_available() else "cpu", dtype=dtype)
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
@@ -276,9 +285,7 @@ def benchmark_train(data, model_name, rounds, eval_rows):
         shutil.copy(Path(data, "arguments.json"), folder / "data")
         filler = []
         if not model_name:
-            model_name = str(folder / "model")
-            save_full_size_tokenizer(Path(data, "tiny-mt5"), folder / "model")
-            save_full_size_model(folder / "model")
+            model_name = save_full_size_checkpoint(data, folder / "model")
             tiny = AutoTokenizer.from_pretrained(Path(data, "tiny-mt5"))
             tokenizer = AutoTokenizer.from_pretrained(model_name)
             filler = tokenizer.convert_ids_to_tokens(range(len(tiny), KEPT_PIECES))
@@ -300,16 +307,57 @@ def benchmark_train(data, model_name, rounds, eval_rows):
     return medians
 
 
-def print_table(results, rate):
-    a = results["a"]
-    print(f"\nmatrix product: {rate / 1e9:,.0f} GFLOP/s\n")
-    print("|   | examples/s | × (a) | evaluation | × (a) | peak memory | of (a) | share of the fp32 matrix product |")
+def print_table(results):
+    rates = [matrix_product_rate(dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)]
+    print("\nmatrix product: {:,.0f} GFLOP/s in fp32, {:,.0f} in bf16\n".format(*rates))
+    print("|   | examples/s | × (a) | evaluation | × (a) | peak memory | of (a) | GFLOP/s |")
     print("|---|---|---|---|---|---|---|---|")
+    a = results["a"]
     for way, row in results.items():
         print(f"| ({way}) {WAYS[way]} | {row['examples_per_second']:.2f} "
               f"| {row['examples_per_second'] / a['examples_per_second']:.1f} | {row['evaluation_seconds']:.1f} s "
               f"| {a['evaluation_seconds'] / row['evaluation_seconds']:.1f} | {row['peak_gib']:.2f} GiB "
-              f"| {row['peak_gib'] / a['peak_gib']:.2f} | {100 * row['gflops'] * 1e9 / rate:.0f}% |")  # fmt: skip
+              f"| {row['peak_gib'] / a['peak_gib']:.2f} | {row['gflops']:.0f} |")  # fmt: skip
+
+
+# ---- predict.py and CTranslate2 ----------------------------------------------------------------
+
+
+def benchmark_predict(data, model_name, rounds, rows=128):
+    """Print the best seconds for ``rows`` reviews in fp32 and bf16, and CTranslate2's on the same checkpoint."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+
+    reviews = load_from_disk(data)["test"].select(range(rows)).select_columns("review_body")
+    batch_size, ways = predict.PRESETS["amazon"]["batch_size"], {}
+
+    def translate(translator, tokenizer):
+        tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(reviews["review_body"][:])["input_ids"]]
+        results = translator.translate_batch(tokens, beam_size=1, max_decoding_length=30, max_batch_size=batch_size)
+        pieces = [result.hypotheses[0] for result in results]
+        tokenizer.batch_decode([tokenizer.convert_tokens_to_ids(title) for title in pieces], skip_special_tokens=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        model_name = model_name or save_full_size_checkpoint(data, Path(folder, "model"))
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            args = argparse.Namespace(model=model_name, data=data, num_beams=1, max_input_length=512,
+                                      max_target_length=30, batch_size=batch_size, bf16=name == "bf16")  # fmt: skip
+            tokenizer, model = load_checkpoint(args)
+            model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
+            ways[f"predict.py, {name}"] = functools.partial(predict.summarize, tokenizer, model, reviews, args)
+        for name in ("float32", "int8"):
+            TransformersConverter(model_name).convert(f"{folder}/{name}", quantization=name)
+            translator = ctranslate2.Translator(f"{folder}/{name}", compute_type=name, intra_threads=os.cpu_count())
+            ways[f"CTranslate2, {name}"] = functools.partial(translate, translator, tokenizer)
+        seconds = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, titles in ways.items():
+                started = time.perf_counter()
+                titles()
+                seconds[way].append(time.perf_counter() - started)
+    print(f"| {rows} reviews in batches of {batch_size} | seconds |\n|---|---|")
+    for way, times in seconds.items():
+        print(f"| {way} | {min(times):.2f} |")
 
 
 # ---- quality -----------------------------------------------------------------------------------
@@ -318,7 +366,9 @@ def print_table(results, rate):
 def save_with_more_pieces(tiny, folder, pieces=KEPT_PIECES):
     """Save the checkpoint ``tiny`` with further pieces that the sample does not use, and random rows for them."""
     save_full_size_tokenizer(tiny, folder, pieces)
-    _, model = load_checkpoint(argparse.Namespace(model=str(tiny), data="", num_beams=None, max_target_length=30))
+    _, model = load_checkpoint(
+        argparse.Namespace(model=str(tiny), data="", num_beams=None, max_target_length=30, bf16=False)
+    )
     torch.manual_seed(0)
     more = pieces - model.config.vocab_size
     for layer in (model.shared, model.lm_head):
@@ -365,7 +415,7 @@ def benchmark_pieces(data, shares=(1.0, 0.1, 0.01)):
     books = load_from_disk(data)
     print("| training rows | pieces kept | validation | test |\n|---|---|---|---|")
     for share in shares:
-        args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30)
+        args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30, bf16=False)
         whole, _ = load_checkpoint(args)
         rows = books["train"].select(range(int(share * len(books["train"]))))
         kept, model = load_checkpoint(args)
@@ -438,7 +488,7 @@ def benchmark_scale(scales=(1, 10, 100), steps=300):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rouge", "train", "quality", "pieces", "scale", "way"])
+    parser.add_argument("what", choices=["rouge", "train", "predict", "quality", "pieces", "scale", "way"])
     parser.add_argument("--data", default=str(ROOT / "data/prepared/sample"), help="prepared data")
     parser.add_argument("--model", help="a checkpoint; none: a random mt5-small of full size")
     parser.add_argument("--rounds", type=int, default=2)
@@ -449,6 +499,9 @@ def main():
     if args.what == "rouge":
         ours_, theirs = benchmark_rouge()
         print(f"10,000 title pairs: ours {ours_:.2f} s, rouge_score {theirs:.2f} s, ratio {ours_ / theirs:.2f}")
+        return
+    if args.what == "predict":
+        benchmark_predict(args.data, args.model, args.rounds)
         return
     if args.what == "quality":
         benchmark_quality(args.data)
@@ -464,7 +517,7 @@ def main():
         results = measure(args.way, args.model, args.data, filler)
     else:
         results = benchmark_train(args.data, args.model, args.rounds, args.eval_rows)
-        print_table(results, matrix_product_rate())
+        print_table(results)
     if args.output:
         Path(args.output).write_text(json.dumps(results))
 

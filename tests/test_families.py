@@ -86,7 +86,7 @@ def checkpoints(tmp_path_factory):
 
 def opened(folder, **flags):
     """Return tokenizer and model of a folder, as predict.py has them."""
-    flags = {"model": str(folder), "data": "", "num_beams": None, "max_target_length": 30} | flags
+    flags = {"model": str(folder), "data": "", "num_beams": None, "max_target_length": 30, "bf16": False} | flags
     tokenizer, model = load_checkpoint(Namespace(**flags))
     return tokenizer, model.eval()
 

@@ -47,15 +47,14 @@ def trimmed(narrow, rows, tmp_path_factory):
     """(tokenizer, model) of the whole checkpoint, and of the trimmed one saved and opened again."""
     folder = tmp_path_factory.mktemp("trimmed")
     tokenizer, model = load_checkpoint(
-        SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30)
+        SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30, bf16=False)
     )
     trim_vocab(tokenizer, model, rows)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
-    return load_checkpoint(SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30)), (
-        AutoTokenizer.from_pretrained(folder),
-        AutoModelForSeq2SeqLM.from_pretrained(folder),
-    )
+    return load_checkpoint(
+        SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30, bf16=False)
+    ), (AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder))
 
 
 def test_training_texts_get_the_same_pieces(trimmed, rows):
@@ -144,7 +143,7 @@ import sys
 from types import SimpleNamespace
 from datasets import load_from_disk
 from common import load_checkpoint, trim_vocab
-tokenizer, model = load_checkpoint(SimpleNamespace(model=sys.argv[1], data="", num_beams=None, max_target_length=30))
+tokenizer, model = load_checkpoint(SimpleNamespace(model=sys.argv[1], data="", num_beams=None, max_target_length=30, bf16=False))
 trim_vocab(tokenizer, model, load_from_disk(sys.argv[2])["train"])
 print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024)
 """
