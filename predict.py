@@ -27,7 +27,7 @@ import common
 
 PRESETS = {
     "sample": {"model": "results/sample-trainer", "batch_size": 32, "bf16": False},
-    "amazon": {"model": "results/amazon-trainer", "batch_size": 32},
+    "amazon": {"model": "results/amazon-trainer", "batch_size": 64},
 }
 
 
