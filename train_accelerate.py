@@ -211,8 +211,6 @@ def main():
     wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
-    optimizer.state.clear()  # frees AdamW's moments
-    accelerator._optimizers.clear()  # so that load_state reads the weights only
     accelerator.load_state(run.best())
     summaries, measured["eval_loss"] = evaluate(accelerator, model, eval_dataloader, tokenizer)
     state_dict = accelerator.get_state_dict(model)

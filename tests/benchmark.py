@@ -245,11 +245,8 @@ def measure(way, model_name, data, filler):
         flags = {"c": [], "d": ["--trim-vocab"], "e": ["--trim-vocab", "--no-bf16"]}
         seconds = ours(model_name, data, STEPS[way], flags[way], filler, times)
     rate = 8 * (len(times) - 2) / (times[-1] - times[1])  # the first two steps allocate
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-    else:  # getrusage would give the peak of the process that started this one, if it was higher
-        peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return {"examples_per_second": rate, "evaluation_seconds": seconds, "peak_gib": peak / 2**30}
+    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+    return {"examples_per_second": rate, "evaluation_seconds": seconds, "peak_gib": peak}
 
 
 def matrix_product_rate(dtype, size=4096):
@@ -293,10 +290,10 @@ def benchmark_train(data, model_name, rounds, eval_rows):
         (folder / "filler.json").write_text(json.dumps(filler))
         for round_number in range(rounds):
             for way in WAYS:
-                command = [sys.executable, __file__, "way", "--way", way, "--model", model_name, "--data",
-                           folder / "data", "--output", folder / "out.json"]  # fmt: skip
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                _, peak = time_and_memory(__file__, "way", "--way", way, "--model", model_name, "--data",
+                                          folder / "data", "--output", folder / "out.json")  # fmt: skip
                 results[way].append(json.loads((folder / "out.json").read_text()))
+                results[way][-1]["peak_gib"] = results[way][-1]["peak_gib"] or peak
                 print(f"round {round_number + 1}, ({way}) {results[way][-1]}", file=sys.stderr)
         medians = {}
         whole, trimmed = (operations_an_example(model_name, data, rows) for rows in (250_112, KEPT_PIECES))

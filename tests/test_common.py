@@ -236,6 +236,20 @@ def test_row_losses_sum_the_cross_entropy_of_a_row_and_count_its_tokens():
     torch.testing.assert_close(row_losses(outputs, labels), torch.tensor(expected))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_a_share_and_scales_the_rest(dtype):
+    torch.manual_seed(0)
+    ones = torch.ones(1001, 999, dtype=dtype, requires_grad=True)
+    dropped = common.dropout(ones, 0.25)
+    assert set(dropped.unique().tolist()) == {0, torch.tensor(1 / 0.75, dtype=dtype).item()}
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.25, abs=0.002)  # a deviation is 0.0004
+    dropped.sum().backward()
+    assert torch.equal(ones.grad, dropped)  # it passes where the value passed
+    assert not torch.equal(common.dropout(ones, 0.25), dropped)
+    for untouched in (common.dropout(ones, 0.0), common.dropout(ones, 0.25, training=False)):
+        assert torch.equal(untouched, ones)
+
+
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "no")])
 def test_the_flag_bf16_decides(bf16, expected):
     assert mixed_precision(bf16) == expected

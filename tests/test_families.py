@@ -206,6 +206,8 @@ def test_titles_in_a_batch_are_those_one_by_one(checkpoints, rows, family):
     alone = [summarize(tokenizer, model, rows.select([i]))[0] for i in range(len(rows))]
     assert titles == alone
     assert len(set(titles)) > 4  # they go by the review
+    _, plain = opened(checkpoints[family], bf16=True)  # on a CPU, with attention in plain products
+    assert plain.config._attn_implementation == "eager" and summarize(tokenizer, plain, rows) == titles
 
 
 @pytest.mark.parametrize("family", TRAINED)
