@@ -609,9 +609,9 @@ class Run:
         epochs.append(
             {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
         )
-        cells = [f"{name} {value:.3f}" for name, value in list(epochs[-1].items())[2:]]
         if PartialState().is_main_process:
-            tqdm.write(f"epoch {len(epochs):2}  {'  '.join(cells)}")
+            texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
+            tqdm.write(f"epoch {len(epochs):2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
 
 
 # ---- Metrics for text summarization ------------------------------------------------------------

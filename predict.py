@@ -18,7 +18,6 @@ Takes   seconds on the sample; --split validation gives the scores that the trai
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import Dataset, load_dataset
 from tqdm.auto import tqdm
@@ -45,19 +44,24 @@ def read_input(args):
 
 def summarize(tokenizer, model, rows, args):
     """Return a title for each row, in order; an empty review has an empty one."""
-    order = np.argsort([-len(review) for review in rows["review_body"]], kind="stable")  # little padding in a batch
-    lengths, summaries = (args.max_input_length, args.max_target_length), []
-    for start in tqdm(range(0, len(rows), args.batch_size), "Summarize", disable=len(rows) <= args.batch_size):
-        batch = rows.select(order[start : start + args.batch_size])
-        inputs = common.preprocess_function(batch[:], tokenizer, model.config, *lengths)
+    reviews, summaries = list(rows["review_body"]), [""] * len(rows)
+    filled = [place for place, review in enumerate(reviews) if review.strip()]
+    filled.sort(key=lambda place: -len(reviews[place]))  # reviews of about one length in a batch: little padding
+    for start in tqdm(range(0, len(filled), args.batch_size), "Summarize", disable=len(filled) <= args.batch_size):
+        places = filled[start : start + args.batch_size]
+        lengths = args.max_input_length, args.max_target_length
+        inputs = common.preprocess_function(
+            rows.select(places)[:], tokenizer, model.config, *lengths
+        )  # no titles here
         inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             generated_tokens = model.generate(**common.generation_inputs(tokenizer, inputs))
         if not model.config.is_encoder_decoder:  # GPT-2 gives back the review before its title
             generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-        summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-    summaries = [summaries[place].strip() for place in np.argsort(order)]
-    return [summary if review.strip() else "" for review, summary in zip(rows["review_body"], summaries, strict=True)]
+        titles = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+        for place, title in zip(places, titles, strict=True):
+            summaries[place] = title.strip()
+    return summaries
 
 
 def print_summary(review, title, summary):
@@ -75,6 +79,8 @@ def main():
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.output and not (args.input or args.split):
         common.fail("--output needs --input or --split")
+    if args.scores and not args.split:
+        common.fail("--scores needs --split")
     for file in filter(None, (args.output, args.scores)):
         if not Path(file).resolve().parent.is_dir():
             common.fail(f"the folder of {file} does not exist; make it or name another file")
@@ -85,30 +91,33 @@ def main():
     if args.input:
         rows = read_input(args)
     elif args.text:
-        read = sys.stdin.read if sys.stdin else str  # it may be closed
+        read = sys.stdin.read if sys.stdin else str  # closed, it has no text
         texts = [read() if text == "-" else text for text in args.text]
         if not all(text.strip() for text in texts):
             common.fail("the review is empty; give its text")
-        rows = Dataset.from_dict({args.text_column: texts})
+        rows = Dataset.from_dict({"review_body": texts})
     else:
-        books = common.load_prepared(args, args.split or "test")[args.split or "test"]
+        split = args.split or "test"
+        books = common.load_prepared(args, split)[split]
         languages = list(books["language"])
         examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
         if max(examples) >= len(books):
             common.fail(f"--examples: the test split has rows 0 to {len(books) - 1}")
+        # In the order of the training scripts, so that intervals come out the same
         rows = common.longest_first(books) if args.split else books.select(examples)
+    column = args.text_column if args.input else "review_body"
 
     # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
     tokenizer, model = common.load_checkpoint(args)
-    # All weights, not only the products as in training
+    # All weights in bf16; in training they stay in fp32, and only products are in bf16
     dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     # 3. Summaries
-    reviews = {"review_body": [review or "" for review in rows[args.text_column]]}
-    if args.language or "language" in rows.column_names:  # mBART-50 must be told
+    reviews = {"review_body": [review or "" for review in rows[column]]}
+    if args.language or "language" in rows.column_names:  # which mBART-50 must be told
         reviews["language"] = [args.language] * len(rows) if args.language else rows["language"]
     if empty := sum(not review.strip() for review in reviews["review_body"]):
         common.print_main(f"{empty} empty reviews get an empty summary")
@@ -125,7 +134,7 @@ def main():
         print(f"Written to {args.output}")
     elif not args.split:
         titles = rows["review_title"] if "review_title" in rows.column_names else [None] * len(rows)
-        for review, title, summary in zip(rows[args.text_column], titles, summaries, strict=True):
+        for review, title, summary in zip(rows[column], titles, summaries, strict=True):
             print_summary(review, title, summary)
 
 

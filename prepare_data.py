@@ -77,7 +77,7 @@ def filter_books(example, categories):
     return example["product_category"] in categories
 
 
-def count_words(books):
+def word_table(books):
     """Return a ``DataFrame`` with language and split of each row, the words of its review and title, and a hash."""
     rows = []
     for split, reviews in books.items():
@@ -95,11 +95,11 @@ def draw_title_lengths(words, path):
     for language, row in zip(languages, axes, strict=True):
         for name, axis in zip(("review", "title"), row, strict=True):
             rows = words[words.language == language]
-            longest, short = int(rows[name].quantile(0.99)), rows.title <= 2
+            limit, short = int(rows[name].quantile(0.99)), rows.title <= 2
             parts, labels = [rows[name][~short], rows[name][short]], ["kept", "dropped: title of one or two words"]
-            axis.hist(parts, np.arange(longest + 2) - 0.5, stacked=True, label=labels)
+            axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
             axis.set(title=f"Words in a {name}, {language}", ylabel="reviews",
-                     xlabel=f"words, up to the {longest} that 99% do not exceed")  # fmt: skip
+                     xlabel=f"words, up to the {limit} that 99% do not exceed")  # fmt: skip
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
 
@@ -116,7 +116,8 @@ def show_model_inputs(rows, checkpoint):
     )
     print("\nTwo rows after preprocess_function: lists of ids, each as long as its text", *features, sep="\n")
 
-    with torch.device("meta"):  # the collator asks only how the model shifts labels: no weights are needed
+    with common.expected(f"cannot train {checkpoint}", "name an encoder with a decoder"), torch.device("meta"):
+        # The collator asks only how the model shifts labels: no weights are needed.
         model = AutoModelForSeq2SeqLM.from_config(config)
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     print("\nThe same from the collator: padded to the longer row, labels with -100, which the loss ignores;")
@@ -143,7 +144,7 @@ def check_splits(args, books, words):
 def main():
     flags = "dataset languages text_column title_column categories validation_share data model seed"
     args = common.parse_args(__doc__, flags, PRESETS)
-    # True where another run was writing there, for which we have waited
+    # claim() is True where another run was writing there, for which it has waited
     if common.claim(args.data, "arguments.json", wait=True) and Path(args.data, "dataset_dict.json").exists():
         return print(f"{args.data} is ready: the other run has made it")
     common.locate(args.dataset, "--dataset")  # what cannot be had shows now, not after the work
@@ -175,9 +176,9 @@ def main():
     print("\n=== all languages ===")
     show_samples(books, seed=args.seed)
 
-    # 4. Drop titles of one or two words: they say too little to learn from. As split() counts, but in languages
-    # without spaces characters count.
-    words = count_words(books)
+    # 4. Drop titles of one or two words: they say too little to learn from. Words are what stands between spaces; in
+    # languages without spaces, characters are counted.
+    words = word_table(books)
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     if args.validation_share and "train" in books and "validation" not in books:
         parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
@@ -189,6 +190,7 @@ def main():
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
+            # A program of its own, with nothing of the chapter in it
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
         show_model_inputs(rows.select(range(min(2, len(rows)))), checkpoint)
 

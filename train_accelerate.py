@@ -48,15 +48,17 @@ def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
         collate_fn=data_collator,
         generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
     )
-    return train_dataloader, DataLoader(
-        tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator
+    # Without gradients, batches of four times the size fit.
+    eval_dataloader = DataLoader(
+        tokenized_datasets["validation"], batch_size=4 * args.batch_size, collate_fn=data_collator
     )
+    return train_dataloader, eval_dataloader
 
 
 def get_optimizer(model, learning_rate, weight_decay):
     """Return AdamW as the Trainer sets it up.
 
-    Differs from the chapter: weights decay, but not norms and the biases of attention.
+    Differs from the chapter: norms and the biases of attention do not decay.
     """
     decay, no_decay = [], []
     for name, weights in model.named_parameters():
@@ -65,15 +67,15 @@ def get_optimizer(model, learning_rate, weight_decay):
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
-def optimizer_steps(accelerator, dataloader, batches_a_step, first, last):
-    """Yield the batches of each optimizer step of an epoch as a list, from step ``first`` to the one before ``last``."""
-    batches = iter(accelerator.skip_first_batches(dataloader, first * batches_a_step))
-    for _ in range(first, last):
+def optimizer_steps(accelerator, dataloader, batches_a_step, start, stop):
+    """Yield the batches of each optimizer step of an epoch as a list, from step ``start`` to the one before ``stop``."""
+    batches = iter(accelerator.skip_first_batches(dataloader, start * batches_a_step))
+    for _ in range(start, stop):
         yield list(islice(batches, batches_a_step))
 
 
 def backward(accelerator, model, step_batches):
-    """Add up the gradients of the batches of one optimizer step; return its loss and the norm of its gradients.
+    """Add up and clip the gradients of the batches of one optimizer step; return its loss and their norm before.
 
     Differs from the chapter: each label token of the step weighs the same, however the step is cut into batches and
     processes. The mean of the batches' mean losses would weigh the tokens of short titles more.
@@ -82,15 +84,15 @@ def backward(accelerator, model, step_batches):
     step_loss = 0
     for batch in step_batches:
         labels = batch.pop("labels")
-        last = batch is step_batches[-1]
-        with nullcontext() if last else accelerator.no_sync(model):  # processes exchange gradients once a step
+        is_last = batch is step_batches[-1]
+        with nullcontext() if is_last else accelerator.no_sync(model):  # processes exchange gradients once a step
             outputs = model(**batch)  # the collator has shifted the labels right, as decoder_input_ids
             # Processes average their gradients; times their number, that is the sum.
             loss = common.summed_loss(outputs, labels, num_items) * accelerator.num_processes
             accelerator.backward(loss)
         step_loss += loss.detach()
     grad_norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)  # Differs from the chapter: as the Trainer does
-    return accelerator.reduce(step_loss, "mean").item(), grad_norm.item()
+    return accelerator.reduce(step_loss, "mean").item(), grad_norm.item()  # "mean": the loss carries the factor too
 
 
 def evaluate(accelerator, model, dataloader, tokenizer):
@@ -104,6 +106,7 @@ def evaluate(accelerator, model, dataloader, tokenizer):
             # Differs from the chapter: reviews are encoded once for both, the loss and the summary.
             generated_tokens = accelerator.unwrap_model(model).generate(
                 **common.generation_inputs(tokenizer, batch, outputs),
+                # Under FSDP each process must take as many steps as the others.
                 synced_gpus=accelerator.distributed_type == DistributedType.FSDP,
             )
         # Processes generate summaries of different lengths: pad before gathering. gather_for_metrics drops the
@@ -137,7 +140,7 @@ def main():
 
     # 1. Data
     books = common.load_prepared(args, "train", "validation")
-    books["validation"] = common.longest_first(books["validation"])
+    books["validation"] = common.longest_first(books["validation"])  # little padding; summaries come in this order
 
     # 2. Checkpoint
     tokenizer, model = common.load_checkpoint(args)
@@ -163,6 +166,7 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader
     )
     register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
+    # The sampler gives whole steps only.
     steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
     max_steps = args.max_steps or args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
@@ -180,9 +184,10 @@ def main():
         # Training
         model.train()
         train_dataloader.set_epoch(epoch)
-        first, last = run.state["step"] % steps_per_epoch, min(steps_per_epoch, max_steps - epoch * steps_per_epoch)
-        steps = optimizer_steps(accelerator, train_dataloader, args.gradient_accumulation_steps, first, last)
-        for step, step_batches in enumerate(steps, start=first + 1):
+        start = run.state["step"] % steps_per_epoch  # not 0 where --resume goes on inside an epoch
+        stop = min(steps_per_epoch, max_steps - epoch * steps_per_epoch)
+        steps = optimizer_steps(accelerator, train_dataloader, args.gradient_accumulation_steps, start, stop)
+        for epoch_step, step_batches in enumerate(steps, start=start + 1):
             loss, grad_norm = backward(accelerator, model, step_batches)
             run.state["step"] += 1
             run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
@@ -192,7 +197,8 @@ def main():
             optimizer.zero_grad()
             run.state["lr_scheduler"] = lr_scheduler.state_dict()  # a few numbers; accelerate would pickle them
             progress_bar.update(1)
-            if args.save_steps and run.state["step"] % args.save_steps == 0 and step < last:
+            if args.save_steps and run.state["step"] % args.save_steps == 0 and epoch_step < stop:
+                # The last step of an epoch is saved after its evaluation.
                 with run.saving() as folder:
                     accelerator.save_state(folder)
 
@@ -208,7 +214,8 @@ def main():
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
     progress_bar.close()
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
-    wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
+    if upload:
+        wait([upload])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(run.best())

@@ -37,7 +37,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return self.sampler  # main() sets it and self.run
 
     def evaluation_loop(self, *args, **kwargs):
-        # The Trainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
+        # The Seq2SeqTrainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
         self.gather_function = self.accelerator.gather_for_metrics
         return super().evaluation_loop(*args, **kwargs)
 
@@ -52,7 +52,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
     def _get_output_dir(self, trial):
-        return str(self.run.new)  # from which common.Run takes what is whole
+        return str(self.run.new)  # common.Run moves a checkpoint into place when it is whole
 
     def _save_checkpoint(self, model, trial):
         with self.run.saving():
@@ -91,7 +91,8 @@ def get_training_arguments(args):
     return Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy="epoch",
-        save_strategy="epoch",  # Differs from the chapter: no save_total_limit, common.Run removes the old
+        save_strategy="epoch",
+        # Differs from the chapter: no save_total_limit, common.Run removes old checkpoints
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
         num_train_epochs=args.epochs,
@@ -123,12 +124,12 @@ def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         common.fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # which the Trainer reads only later
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # a flag that the Trainer reads only later
     common.start_run(args, state)
 
     # 1. Data
     books = common.load_prepared(args, "train", "validation")
-    books["validation"] = common.longest_first(books["validation"])
+    books["validation"] = common.longest_first(books["validation"])  # little padding; summaries come in this order
 
     # 2. Checkpoint
     tokenizer, model = common.load_checkpoint(args)
@@ -154,7 +155,9 @@ def main():
         generated_tokens, losses = eval_pred.predictions
         loss, label_tokens = losses.sum(axis=0, dtype=float).tolist()
         scores = common.rouge_rows(decode(tokenizer, generated_tokens), books["validation"], args.rouge)
-        return {"loss": loss / label_tokens} | scores.mean().to_dict()
+        return {
+            "loss": loss / label_tokens
+        } | scores.mean().to_dict()  # the Trainer calls them eval_loss, eval_rouge1...
 
     # 5. Train
     trainer = SummarizationTrainer(

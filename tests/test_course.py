@@ -40,7 +40,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    shutil.copytree(ROOT / "data/sample", folder / "data/sample")
+    shutil.copytree(ROOT / "data", folder / "data", ignore=shutil.ignore_patterns("prepared"))
     (folder / "course").mkdir()
     return folder
 
