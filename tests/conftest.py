@@ -60,10 +60,10 @@ def server():
 def run(*command, processes=1, check=True, stdin="", **environment):
     """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed.
 
-    With an ``environment`` it is started by a command of its own, else by the server.
+    With an ``environment``, or as a module (-m), it is started by a command of its own, else by the server.
     """
     command = list(map(str, command))
-    if environment:
+    if environment or command[0] == "-m":
         result = subprocess.run([sys.executable, *command], cwd=ROOT, env={**ENVIRONMENT, **environment}, input=stdin,
                                 capture_output=True, text=True)  # fmt: skip
     else:
