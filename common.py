@@ -493,8 +493,9 @@ def summed_loss(outputs, labels, num_items_in_batch):
 
 def row_losses(outputs, labels):
     """Return each row's summed cross entropy and label tokens; summed over rows, their ratio is the evaluation loss."""
-    losses = cross_entropy(outputs.logits.float().transpose(1, 2), labels, reduction="none")  # 0 for label -100
-    return torch.stack([losses.sum(dim=1), (labels != -100).sum(dim=1)], dim=1)
+    rows = zip(outputs.logits, labels, strict=True)  # one by one: in fp32, the logits of a batch take gigabytes
+    losses = [cross_entropy(logits.float(), row, reduction="sum") for logits, row in rows]  # none for label -100
+    return torch.stack([torch.stack(losses), (labels != -100).sum(dim=1)], dim=1)
 
 
 def dropout(hidden, p=0.5, training=True, inplace=False):
