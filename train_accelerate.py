@@ -48,9 +48,9 @@ def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
         collate_fn=data_collator,
         generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
     )
-    # Without gradients, batches of eight times the size fit.
+    # Without gradients, batches of four times the size fit.
     eval_dataloader = DataLoader(
-        tokenized_datasets["validation"], batch_size=8 * args.batch_size, collate_fn=data_collator
+        tokenized_datasets["validation"], batch_size=4 * args.batch_size, collate_fn=data_collator
     )
     return train_dataloader, eval_dataloader
 

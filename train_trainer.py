@@ -100,7 +100,7 @@ def get_training_arguments(args):
         learning_rate=args.learning_rate,
         weight_decay=args.weight_decay,
         per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=8 * args.batch_size,
+        per_device_eval_batch_size=4 * args.batch_size,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         predict_with_generate=True,
         optim="adamw_torch_fused",
