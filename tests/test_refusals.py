@@ -77,7 +77,7 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--input {here}/good.csv --output {here}/good.csv", ["good.csv is --input", "another file"]),
     ("predict", "--input {here}/good.csv --output {here}/empty/../good.csv", ["good.csv is --input", "another file"]),
     ("predict", "--input {here}/good.csv --output {here}/link.csv", ["link.csv is --input", "another file"]),
-    ("predict", "--input {here}/link.csv --scores {here}/good.csv", ["good.csv is --input", "another file"]),
+    ("predict", "--input {here}/link.csv --scores {here}/good.csv", ["--scores", "--split"]),
     ("predict", "hello --scores {here}/out.json", ["--scores", "--split"]),
     ("predict", "--input {here}/good.csv --output {here}/none/out.csv", ["none/out.csv", "does not exist"]),
     ("predict", "--split test --scores {here}/none/out.json", ["none/out.json", "does not exist"]),
