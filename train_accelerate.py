@@ -166,8 +166,7 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader
     )
     register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
-    # The sampler gives whole steps only.
-    steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
+    steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps  # the sampler gives whole steps
     max_steps = args.max_steps or args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
 
@@ -198,8 +197,7 @@ def main():
             run.state["lr_scheduler"] = lr_scheduler.state_dict()  # a few numbers; accelerate would pickle them
             progress_bar.update(1)
             if args.save_steps and run.state["step"] % args.save_steps == 0 and epoch_step < stop:
-                # The last step of an epoch is saved after its evaluation.
-                with run.saving() as folder:
+                with run.saving() as folder:  # the last step of an epoch is saved after its evaluation
                     accelerator.save_state(folder)
 
         # Evaluation
@@ -214,8 +212,7 @@ def main():
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
     progress_bar.close()
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
-    if upload:
-        wait([upload])  # whether it failed does not matter: the best model is pushed below
+    wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(run.best())
