@@ -417,7 +417,7 @@ def generation_inputs(tokenizer, batch, outputs=None):
 def trim_vocab(tokenizer, model, rows):
     """Cut a T5 or mT5 model and its tokenizer, in place, to the pieces that ``rows`` use.
 
-    Also kept are special tokens and, to write other texts, the single characters of Latin: letters, digits, signs. The
+    Also kept are special tokens and, to write other texts, single characters: Latin letters, digits and all signs. The
     scores stay, so that ``rows`` are cut into the same pieces as before.
     """
     specification = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
@@ -429,7 +429,7 @@ def trim_vocab(tokenizer, model, rows):
         for texts in batch.values():
             used[np.concatenate(tokenizer(texts)["input_ids"])] = True
     pieces = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    used |= [len(piece) < 2 and piece < "\u0250" for piece in pieces]  # where Unicode's Latin ends
+    used |= [len(piece) < 2 and (piece < "\u0250" or not piece.isalpha()) for piece in pieces]  # there Latin ends
     used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
     last = max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
     used[:last] = True  # so that these three keep their numbers
@@ -607,9 +607,8 @@ class Run:
         """Add a row to the epochs and print it; ``scores`` are means of F1 × 100."""
         epochs, log = self.state["epochs"], self.state["log"]
         loss = np.mean([row["loss"] for row in log[epochs[-1]["step"] if epochs else 0 :]]).item()
-        epochs.append(
-            {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
-        )
+        row = {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
+        epochs.append(row)
         if PartialState().is_main_process:
             texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
             tqdm.write(f"epoch {len(epochs):2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")

@@ -90,8 +90,9 @@ def save_full_size_tokenizer(tiny, folder, pieces=250_100):
     specification = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary, rng = specification["model"]["vocab"], random.Random(0)
     characters = [chr(number) for number in range(0x4E00, 0x9FA0)]
+    single = [*map(chr, range(0x21, 0x180)), *"“”’—€"]  # as mT5 has
     known = {piece for piece, _ in vocabulary}
-    vocabulary += [[chr(number), -14.0] for number in range(0x21, 0x180) if chr(number) not in known]  # as mT5 has
+    vocabulary += [[character, -14.0] for character in single if character not in known]
     words = dict.fromkeys("▁" + "".join(rng.choices(characters, k=3)) for _ in range(pieces))
     vocabulary += [[word, rng.uniform(-20, -15)] for word in list(words)[: pieces - len(vocabulary)]]
     (folder / "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")

@@ -87,6 +87,7 @@ def test_encoder_states_and_kept_logits_are_the_same(trimmed, rows):
         "The quick brown fox jumps over the lazy dog, 1234567890 times!",
         "El pingüino Wenceslao hizo kilómetros bajo exhaustiva lluvia; ¿añoraba? ¡Sí!",
         "Q. W. Xylophone & Zürich: 5/5 (50%)",
+        "“It’s 5 € — or less”",
     ],
 )
 def test_other_texts_are_still_written(trimmed, text):
