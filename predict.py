@@ -47,12 +47,10 @@ def summarize(tokenizer, model, rows, args):
     reviews, summaries = list(rows["review_body"]), [""] * len(rows)
     filled = [place for place, review in enumerate(reviews) if review.strip()]
     filled.sort(key=lambda place: -len(reviews[place]))  # reviews of about one length in a batch: little padding
+    lengths = args.max_input_length, args.max_target_length
     for start in tqdm(range(0, len(filled), args.batch_size), "Summarize", disable=len(filled) <= args.batch_size):
         places = filled[start : start + args.batch_size]
-        lengths = args.max_input_length, args.max_target_length
-        inputs = common.preprocess_function(
-            rows.select(places)[:], tokenizer, model.config, *lengths
-        )  # no titles here
+        inputs = common.preprocess_function(rows.select(places)[:], tokenizer, model.config, *lengths)
         inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             generated_tokens = model.generate(**common.generation_inputs(tokenizer, inputs))
@@ -96,15 +94,15 @@ def main():
         if not all(text.strip() for text in texts):
             common.fail("the review is empty; give its text")
         rows = Dataset.from_dict({"review_body": texts})
+    elif args.split:  # in the order of the training scripts, so that intervals come out the same
+        rows = common.longest_first(common.load_prepared(args, args.split)[args.split])
     else:
-        split = args.split or "test"
-        books = common.load_prepared(args, split)[split]
+        books = common.load_prepared(args, "test")["test"]
         languages = list(books["language"])
         examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
         if max(examples) >= len(books):
             common.fail(f"--examples: the test split has rows 0 to {len(books) - 1}")
-        # In the order of the training scripts, so that intervals come out the same
-        rows = common.longest_first(books) if args.split else books.select(examples)
+        rows = books.select(examples)
     column = args.text_column if args.input else "review_body"
 
     # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()

@@ -37,7 +37,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return self.sampler  # main() sets it and self.run
 
     def evaluation_loop(self, *args, **kwargs):
-        # The Seq2SeqTrainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
+        # Seq2SeqTrainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
         self.gather_function = self.accelerator.gather_for_metrics
         return super().evaluation_loop(*args, **kwargs)
 
@@ -155,9 +155,8 @@ def main():
         generated_tokens, losses = eval_pred.predictions
         loss, label_tokens = losses.sum(axis=0, dtype=float).tolist()
         scores = common.rouge_rows(decode(tokenizer, generated_tokens), books["validation"], args.rouge)
-        return {
-            "loss": loss / label_tokens
-        } | scores.mean().to_dict()  # the Trainer calls them eval_loss, eval_rouge1...
+        # The Trainer puts "eval_" before each name.
+        return {"loss": loss / label_tokens} | scores.mean().to_dict()
 
     # 5. Train
     trainer = SummarizationTrainer(

@@ -57,6 +57,17 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
 
 
+def ranks(processes):
+    """Return what torchrun adds to the environment of each process; nothing for one."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    return [{"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            | address for rank in range(processes)]  # fmt: skip
+
+
 def run(*command, processes=1, check=True, stdin="", **environment):
     """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed.
 
@@ -67,19 +78,11 @@ def run(*command, processes=1, check=True, stdin="", **environment):
         result = subprocess.run([sys.executable, *command], cwd=ROOT, env={**ENVIRONMENT, **environment}, input=stdin,
                                 capture_output=True, text=True)  # fmt: skip
     else:
-        ranks = [{}]
-        if processes > 1:  # what torchrun sets
-            with socket.socket() as free:
-                free.bind(("", 0))
-                port = str(free.getsockname()[1])
-            ranks = [{"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "localhost", "MASTER_PORT": port,
-                      "WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                     for rank in range(processes)]  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
             for file, text in zip(files, (stdin, "", ""), strict=True):
                 file.write_text(text, encoding="utf-8")
-            server().stdin.write(json.dumps([command, ranks, list(map(str, files))]) + "\n")
+            server().stdin.write(json.dumps([command, ranks(processes), list(map(str, files))]) + "\n")
             server().stdin.flush()
             code = int(server().stdout.readline())
             result = subprocess.CompletedProcess(command, code, *(file.read_text("utf-8") for file in files[1:]))

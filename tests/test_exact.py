@@ -6,13 +6,12 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, read_json, run
+from conftest import ENVIRONMENT, ROOT, ranks, read_json, run
 from datasets import load_from_disk
 from safetensors.torch import load_file
 
@@ -92,25 +91,10 @@ def with_dropout(prepared, tmp_path_factory):
 
 def start(script, *flags, processes=1, stderr=subprocess.DEVNULL):
     """Start a training script on one or two processes, without a launcher that would tend them; return them."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = str(free.getsockname()[1])
+    command = [sys.executable, f"train_{script}.py", *map(str, flags)]
     environment = ENVIRONMENT | {"ACCELERATE_USE_CPU": "true"}
-    if processes > 1:
-        environment |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    started = []
-    for rank in range(processes):
-        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, f"train_{script}.py", *map(str, flags)],
-                cwd=ROOT,
-                env=environment | ranks,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-            )
-        )
-    return started
+    return [subprocess.Popen(command, cwd=ROOT, env=environment | rank, stdout=subprocess.DEVNULL, stderr=stderr)
+            for rank in ranks(processes)]  # fmt: skip
 
 
 def wait_for_step(processes, folder, step):
