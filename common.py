@@ -22,7 +22,6 @@ import datasets
 import evaluate
 import filelock
 import huggingface_hub
-import nltk
 import numpy as np
 import pandas as pd
 import punkt
@@ -31,6 +30,7 @@ import transformers
 from accelerate import PartialState
 from datasets.fingerprint import Hasher
 from matplotlib.figure import Figure
+from nltk.stem import SnowballStemmer
 from rouge_score.rouge_scorer import RougeScorer
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -58,8 +58,8 @@ PRESETS = {
     "sample": "defaults for the bundled synthetic reviews and a tiny mT5 with random weights",
     "amazon": "defaults for the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
 }
-TEXT, SWITCH = {"type": str}, {"action": argparse.BooleanOptionalAction}
-WORDS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
+TEXT, SWITCH = {}, {"action": argparse.BooleanOptionalAction}
+SCORINGS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
 FLAGS = {  # flag: (options of add_argument, default where the script has none, help)
     "data": (TEXT, None, "folder of the prepared data"),
     "dataset": (TEXT, None, "file, folder or Hub data set (user/name) with the reviews"),
@@ -85,7 +85,7 @@ FLAGS = {  # flag: (options of add_argument, default where the script has none, 
     "group_by_length": (SWITCH, True, "rows of about one length in a step, so that little is padded"),
     "bf16": (SWITCH, None, "products in bfloat16; None: where the device has them"),
     "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
-    "rouge": (WORDS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
+    "rouge": (SCORINGS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
     "report_to": (TEXT, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
     "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
     "split": ({"choices": ["validation", "test"]}, None, "split to score, a model beside lead-3"),
@@ -105,26 +105,25 @@ TRAINING_FLAGS = (
 
 def parse_args(doc, flags, presets):
     """Read the ``flags`` of a script; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS."""
-    options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
-    parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, **options)
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=style)
     parser.error = lambda message: fail(f"{message} (see --help)")
-    parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use")
-    general = {"preset": "", **{flag: FLAGS[flag][1] for flag in flags.split()}}
+    parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use (default: sample)")
+    general = {flag: FLAGS[flag][1] for flag in flags.split()}
     defaults = {preset: general | {"data": f"data/prepared/{preset}"} | presets[preset] for preset in PRESETS}
     for flag in flags.split():
         options, _, explanation = FLAGS[flag]
         shown = " or ".join(dict.fromkeys(str(values[flag]) for values in defaults.values()))
         name = "text" if flag == "text" else f"--{flag.replace('_', '-')}"
         parser.add_argument(name, help=f"{explanation} (default: {shown})", **options)
-    given = vars(parser.parse_args())
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    parser.set_defaults(**defaults[parser.parse_args().preset])
+    if launched := os.environ.get("ACCELERATE_MIXED_PRECISION"):  # `accelerate launch --mixed_precision`
+        parser.set_defaults(bf16=launched == "bf16")
+    args = parser.parse_args()
     if launched == "fp16":
         fail("--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
-    launcher = {"bf16": launched == "bf16"} if launched and "bf16" in flags.split() else {}
-    args = argparse.Namespace(**defaults[given["preset"]] | launcher | given)
-    for flag, value in given.items():
-        if value == "":
-            fail(f"--{flag.replace('_', '-')} must not be empty")
+    if empty := [flag.replace("_", "-") for flag, value in vars(args).items() if value == ""]:
+        fail(f"--{empty[0]} must not be empty")
     other = next(name for name in PRESETS if name != args.preset)
     print_main(f"Preset {args.preset}: {PRESETS[args.preset]}. (--preset {other}: {PRESETS[other]}.)")
     return args
@@ -185,26 +184,20 @@ def command(main):
 
 
 # ---- Files -------------------------------------------------------------------------------------
-def claim(folder, *marks, wait=False):
-    """Make ``folder`` ours until the script ends, or end the run; with ``wait`` return whether we waited for another.
+def claim(folder, *marks):
+    """Make ``folder`` ours until the script ends, or end the run.
 
     It must be absent, empty or carry one of ``marks``, JSON files of ours, and no other process may write to it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()  # where it cannot be written, this says so
-    held = next(folder.iterdir(), None)
+    held = [path.name for path in folder.iterdir() if path.name != ".lock"]
     if held and not any(is_ours(folder / mark) for mark in marks):
-        fail(f"{folder} holds {held.name} and was not written by this program; name another folder")
-    lock = lock_of(Path(tempfile.gettempdir(), f"summarization-{Hasher.hash((os.getuid(), str(folder.resolve())))}"))
+        fail(f"{folder} holds {held[0]} and was not written by this program; name another folder")
     try:
-        lock.acquire(timeout=0)
+        lock_of(folder / ".lock").acquire(timeout=0)
     except filelock.Timeout:
-        if not wait:
-            fail(f"another run writes to {folder}; wait for it or name another folder")
-        print_main(f"Another run writes to {folder}: waiting for it")
-        return bool(lock.acquire())
-    return False
+        fail(f"another run writes to {folder}; wait for it or name another folder")
 
 
 lock_of = functools.cache(filelock.FileLock)  # which holds the lock until the process ends
@@ -280,10 +273,9 @@ def start_run(args, state):
     if int(os.environ.get("WORLD_SIZE", 1)) != state.num_processes:
         fail(f"the launcher started {os.environ['WORLD_SIZE']} processes that do not know of each other; see README")
     print_main(f"{state.num_processes} process(es) on {state.device.type}")
-    launcher = Path(f"/proc/{os.getppid()}/environ")  # what the user gave it (Linux)
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and launcher.exists() and state.num_processes == 1
-    if launched and b"OMP_NUM_THREADS=" not in launcher.read_bytes():
-        torch.set_num_threads(len(os.sched_getaffinity(0)))  # `accelerate launch` has set 1; python would take all
+    launched = sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ and state.num_processes == 1
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1":  # by `accelerate launch`; python would take all
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     if Path(args.output_dir).resolve() == Path(args.model).resolve():
         fail("--output-dir is the folder of --model, which would be overwritten; name another one")
     if state.is_main_process:
@@ -336,7 +328,8 @@ def load_checkpoint(args):
         # glibc keeps large freed blocks: each step needs as many again, and new pages take as long as AdamW.
         library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-    torch.nn.functional.dropout = dropout
+    if not torch.cuda.is_available():
+        torch.nn.functional.dropout = dropout
     name = str(Path(args.data, "tiny-mt5")) if args.model == "tiny" else args.model
     config, tokenizer = load(transformers.AutoConfig, name), load(transformers.AutoTokenizer, name)
     files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}  # GPT-2's class does not name the first
@@ -431,8 +424,9 @@ def trim_vocab(tokenizer, model, rows):
     pieces = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
     used |= [len(piece) < 2 and (piece < "\u0250" or not piece.isalpha()) for piece in pieces]  # there Latin ends
     used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
-    last = max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
-    used[:last] = True  # so that these three keep their numbers
+    used[: max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)] = (
+        True  # they keep their numbers
+    )
     used[np.argmin([score for _, score in unigram["vocab"]])] = True  # what unknown characters cost goes by it
     kept = used.nonzero()[0].tolist()
     new = {old: number for number, old in enumerate(kept)}
@@ -499,18 +493,12 @@ def row_losses(outputs, labels):
 
 
 def dropout(hidden, p=0.5, training=True, inplace=False):
-    """Do what ``torch.nn.functional.dropout`` does; that draws a double for each value, on a CPU not Intel's on one core.
-
-    Here are 16 random bits enough, so that p is a multiple of 1 / 65,536.
-    """
-    if not training or not p or hidden.device.type != "cpu":
-        return torch_dropout(hidden, p, training, inplace)
+    """Do what ``torch.nn.functional.dropout`` does, with 16 random bits a value; on a CPU, its doubles take longer."""
+    if not training or not p:
+        return hidden
     bits = torch.empty(hidden.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     kept = bits[: hidden.numel()].view(hidden.shape) >= round(p * 2**16) - 2**15
     return hidden * (kept * torch.tensor(1 / (1 - p), dtype=hidden.dtype))
-
-
-torch_dropout = torch.nn.functional.dropout
 
 
 def mixed_precision(bf16):
@@ -552,23 +540,23 @@ class Run:
                     if not (self.newest / name).exists():
                         fail(f"--resume: {self.newest} lacks {name}; delete that folder to resume from the one before")
                 print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
-            elif args.resume:
-                print_main(f"No whole checkpoint in {args.output_dir}: training from the beginning")
             elif whole and main and not read_json(mark)["finished"]:
                 fail(f"{args.output_dir} holds a run that stopped at {whole[-1].name}; go on with --resume, "
                      f"or delete {self.folder}")  # fmt: skip
             if main:
                 write_json(mark, {"run": self.run, "finished": False})
                 shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
-                self.new.mkdir(parents=True)
                 for path in [] if self.newest else whole:
-                    path.replace(self.new / path.name)
-                shutil.rmtree(self.new)
+                    self.remove(path)
 
     def whole(self):
         """Return the checkpoints, oldest first."""
-        files = filter(is_ours, self.folder.glob("checkpoint-*/run.json"))
-        return [file.parent for file in sorted(files, key=lambda file: read_json(file)["state"]["step"])]
+        folders = [file.parent for file in self.folder.glob("checkpoint-*/run.json") if is_ours(file)]
+        return sorted(folders, key=lambda folder: (len(folder.name), folder.name))  # by the number of steps
+
+    def remove(self, path):
+        """Remove a checkpoint, at no moment leaving a part of it under its name."""
+        shutil.rmtree(path.replace(self.new))
 
     def best(self):
         """Return the checkpoint of the epoch with the highest ROUGE-L."""
@@ -579,19 +567,15 @@ class Run:
         """Yield the folder to write a checkpoint to, then keep it, the best and the one before."""
         new = self.new / f"checkpoint-{self.state['step']}"
         with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
-            try:
-                yield new
-                PartialState().wait_for_everyone()  # each process has written its random states
-                if PartialState().is_main_process:
-                    files = [str(file.relative_to(new)) for file in new.rglob("*")]
-                    write_json(new / "run.json", {"run": self.run, "files": files, "state": self.state})
-                    new.replace(self.folder / new.name)
-                    for path in self.whole()[:-2]:
-                        if not self.state["epochs"] or path != self.best():
-                            path.replace(self.new / path.name)
-            finally:
-                if PartialState().is_main_process:
-                    shutil.rmtree(self.new, ignore_errors=True)
+            yield new
+            PartialState().wait_for_everyone()  # each process has written its random states
+            if PartialState().is_main_process:
+                files = [str(file.relative_to(new)) for file in new.rglob("*")]
+                write_json(new / "run.json", {"run": self.run, "files": files, "state": self.state})
+                new.replace(self.folder / new.name)
+                for path in self.whole()[:-2]:
+                    if not self.state["epochs"] or path != self.best():
+                        self.remove(path)
         PartialState().wait_for_everyone()
 
     def log_step(self, loss, grad_norm, learning_rate):
@@ -617,8 +601,12 @@ class Run:
 # ---- Metrics for text summarization ------------------------------------------------------------
 
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese"}
+LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese",
+             "ja": "japanese", "zh": "chinese"}  # fmt: skip
 NO_SPACES = ("ja", "zh")  # here each character counts as a word
+punkt.load_model("spanish").abbrev_types.update(
+    ["sra", "dra", "srta", "ee"]
+)  # for "EE. UU."; Punkt has not learned them
 
 
 def count_words(text, language):
@@ -627,23 +615,9 @@ def count_words(text, language):
     return len("".join(words)) if language in NO_SPACES else len(words)
 
 
-@functools.cache
-def sentence_tokenizer(language):
-    """Return NLTK's Punkt with the parameters of ``language`` (of English where there are none)."""
-    learned = punkt.load_model(LANGUAGES.get(language, "english"))
-    parameters = nltk.tokenize.punkt.PunktParameters()
-    for field in ("abbrev_types", "collocations", "sent_starters", "ortho_context"):
-        getattr(parameters, field).update(getattr(learned, field))
-    if language == "es":
-        parameters.abbrev_types |= {"sra", "dra", "srta", "ee"}  # which Punkt's own parameters miss
-    return nltk.tokenize.punkt.PunktSentenceTokenizer(parameters)
-
-
 def sent_tokenize(text, language):
     """Split ``text`` into sentences; like ``nltk.sent_tokenize``, which would download its models."""
-    if language in NO_SPACES:
-        return re.findall(r"\s*([^。！？]+[。！？]*)", text)
-    return sentence_tokenizer(language).tokenize(text)
+    return punkt.sent_tokenize(text, LANGUAGES.get(language, "english"))
 
 
 def three_sentence_summary(text, language):
@@ -664,9 +638,9 @@ class WordTokenizer:
 
     def __init__(self, language, use_stemmer):
         self.stem, self.word = str, re.compile(r"[^\W_]" if language in NO_SPACES else r"[^\W_]+")
-        if use_stemmer and language in LANGUAGES:
-            name = "porter" if language == "en" else LANGUAGES[language]
-            self.stem = functools.cache(nltk.stem.SnowballStemmer(name).stem)
+        name = "porter" if language == "en" else LANGUAGES.get(language)
+        if use_stemmer and name in SnowballStemmer.languages:
+            self.stem = functools.cache(SnowballStemmer(name).stem)
 
     def tokenize(self, text):
         words = self.word.findall(unicodedata.normalize("NFC", text).lower())
@@ -695,19 +669,9 @@ class Rouge(evaluate.Metric):
         return {rouge: float(np.mean(f1)) for rouge, f1 in scores.items()} if use_aggregator else scores
 
 
-def row_languages(rows, scoring):
-    """Return the language of each row; all text is English where the package ``rouge_score`` counts the words."""
-    return [language if scoring == "language" else "en" for language in rows["language"]]
-
-
-def lead_3(rows, scoring):
-    """Return ``three_sentence_summary`` of each row."""
-    return list(map(three_sentence_summary, rows["review_body"], row_languages(rows, scoring)))
-
-
 def rouge_rows(predictions, rows, scoring):
     """Return a ``DataFrame`` with the F1 scores × 100 of each row, columns ROUGE_TYPES; ``scoring`` is --rouge."""
-    languages = row_languages(rows, scoring)
+    languages = list(rows["language"])
     scores = Rouge().compute(
         predictions=postprocess_text(predictions, languages),
         references=postprocess_text(rows["review_title"], languages),
@@ -736,11 +700,12 @@ def score(rows, scoring, summaries=None):
 
     Returns {language: {"rows": n, system: {rouge: {"f1", "low", "high"}}}}; a difference has its "p" too.
     """
-    languages = np.array(list(rows["language"]))
-    values = {"lead-3": rouge_rows(lead_3(rows, scoring), rows, scoring)}
+    lead_3 = map(three_sentence_summary, rows["review_body"], rows["language"])
+    values = {"lead-3": rouge_rows(list(lead_3), rows, scoring)}
     if summaries is not None:
         values = {"model": rouge_rows(summaries, rows, scoring), **values}
         values["difference"] = values["model"] - values["lead-3"]
+    languages = np.array(list(rows["language"]))
     scores = {}
     for group in [*sorted(set(languages.tolist())), "all"]:
         chosen = (languages == group) | (group == "all")
@@ -806,33 +771,29 @@ def draw_training(path, log, epochs, lead_3):
 
 def write_model_card(folder, args, scores):
     """Write README.md with what the Hub shows of a model: languages, data, scores, hyperparameters."""
-    on_hub, name = not Path(args.dataset).exists(), Path(args.output_dir).name
-    task = "summarization", args.dataset if on_hub else "json", args.dataset, "rouge"
+    name = Path(args.output_dir).name
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
         base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
-        datasets=[args.dataset] if on_hub else None,
-        library_name="transformers", pipeline_tag="summarization", tags=["summarization"],
-        metrics=["rouge"], model_name=name,
+        datasets=None if Path(args.dataset).exists() else [args.dataset],
+        library_name="transformers", pipeline_tag="summarization", tags=["summarization"], metrics=["rouge"],
         widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
-        eval_results=[huggingface_hub.EvalResult(*task, metric_value=cell["f1"], metric_name=rouge)
-                      for rouge, cell in scores["all"]["model"].items()],
     )  # fmt: skip
-    sections = [f"---\n{data.to_yaml()}\n---", f"# {name}"]
-    sections += [f"{args.model} fine-tuned on {args.dataset} to write the title of a review."]
-    sections += ["![losses and scores of the training](training.png)"]
-    sections += [f"## Scores\n\n```\n{score_table(scores, 'validation')}\n```", "## Hyperparameters"]
-    sections += ["\n".join(f"- {name}: {value}" for name, value in vars(args).items())]
-    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    paragraphs = [
+        f"---\n{data}\n---", f"# {name}",
+        f"{args.model} fine-tuned on {args.dataset} to write the title of a review.",
+        "![losses and scores of the training](training.png)",
+        f"```\n{score_table(scores, 'validation')}\n```",
+        "## Hyperparameters", "\n".join(f"- {name}: {value}" for name, value in vars(args).items()),
+    ]  # fmt: skip
+    (folder / "README.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
 
 def push_to_hub(args):
     """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
-    repo, folder, ignored = args.push_to_hub, args.output_dir, ["checkpoints/*", "run.json"]
-    if repo:
-        later = f"hf upload {repo} {folder} . --exclude 'checkpoints/*'"
-        with expected(f"cannot push to {repo}", f"the model is safe in {folder}, later: {later}"):
-            huggingface_hub.upload_folder(
-                repo_id=repo, folder_path=folder, ignore_patterns=ignored, commit_message="Training complete"
-            )
+    if repo := args.push_to_hub:
+        upload = {"folder_path": args.output_dir, "ignore_patterns": ["checkpoints/*", "run.json", ".lock"]}
+        later = f"hf upload {repo} {args.output_dir} . --exclude 'checkpoints/*'"
+        with expected(f"cannot push to {repo}", f"the model is safe in {args.output_dir}, later: {later}"):
+            huggingface_hub.upload_folder(repo_id=repo, commit_message="Training complete", **upload)
         print(f"Pushed to {HUB}/{repo}")

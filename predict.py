@@ -126,7 +126,9 @@ def main():
         if args.scores:
             common.write_json(Path(args.scores), scores)
     if args.output:
-        rows = rows.add_column("lead_3", common.lead_3(rows, args.rouge)) if args.split else rows
+        if args.split:
+            lead_3 = map(common.three_sentence_summary, rows["review_body"], rows["language"])
+            rows = rows.add_column("lead_3", list(lead_3))
         rows = rows.add_column("summary", summaries)
         rows.to_csv(args.output) if args.output.endswith(".csv") else rows.to_json(args.output, force_ascii=False)
         print(f"Written to {args.output}")

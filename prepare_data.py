@@ -144,9 +144,7 @@ def check_splits(args, books, words):
 def main():
     flags = "dataset languages text_column title_column categories validation_share data model seed"
     args = common.parse_args(__doc__, flags, PRESETS)
-    # claim() is True where another run was writing there, for which it has waited
-    if common.claim(args.data, "arguments.json", wait=True) and Path(args.data, "dataset_dict.json").exists():
-        return print(f"{args.data} is ready: the other run has made it")
+    common.claim(args.data, "arguments.json")  # ends the run if the folder holds what we did not write
     common.locate(args.dataset, "--dataset")  # what cannot be had shows now, not after the work
     if args.model != "tiny":
         common.load(AutoTokenizer, args.model)

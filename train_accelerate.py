@@ -14,14 +14,12 @@ Takes   two to three minutes for the sample on two cores; expect rouge1 about 65
 
 import math
 import time
-from concurrent.futures import wait
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from huggingface_hub import upload_folder
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import DataLoader
@@ -67,13 +65,6 @@ def get_optimizer(model, learning_rate, weight_decay):
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
-def optimizer_steps(accelerator, dataloader, batches_a_step, start, stop):
-    """Yield the batches of each optimizer step of an epoch as a list, from step ``start`` to the one before ``stop``."""
-    batches = iter(accelerator.skip_first_batches(dataloader, start * batches_a_step))
-    for _ in range(start, stop):
-        yield list(islice(batches, batches_a_step))
-
-
 def backward(accelerator, model, step_batches):
     """Add up and clip the gradients of the batches of one optimizer step; return its loss and their norm before.
 
@@ -107,7 +98,7 @@ def evaluate(accelerator, model, dataloader, tokenizer):
             generated_tokens = accelerator.unwrap_model(model).generate(
                 **common.generation_inputs(tokenizer, batch, outputs),
                 # Under FSDP each process must take as many steps as the others.
-                synced_gpus=accelerator.distributed_type == DistributedType.FSDP,
+                synced_gpus=accelerator.is_fsdp2,
             )
         # Processes generate summaries of different lengths: pad before gathering. gather_for_metrics drops the
         # rows that fill up the last batch; plain gather would score them twice.
@@ -166,7 +157,8 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader
     )
     register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
-    steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps  # the sampler gives whole steps
+    batches_a_step = args.gradient_accumulation_steps
+    steps_per_epoch = len(train_dataloader) // batches_a_step  # the sampler gives whole steps
     max_steps = args.max_steps or args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
 
@@ -185,8 +177,9 @@ def main():
         train_dataloader.set_epoch(epoch)
         start = run.state["step"] % steps_per_epoch  # not 0 where --resume goes on inside an epoch
         stop = min(steps_per_epoch, max_steps - epoch * steps_per_epoch)
-        steps = optimizer_steps(accelerator, train_dataloader, args.gradient_accumulation_steps, start, stop)
-        for epoch_step, step_batches in enumerate(steps, start=start + 1):
+        batches = iter(accelerator.skip_first_batches(train_dataloader, start * batches_a_step))
+        for epoch_step in range(start + 1, stop + 1):
+            step_batches = list(islice(batches, batches_a_step))
             loss, grad_norm = backward(accelerator, model, step_batches)
             run.state["step"] += 1
             run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
@@ -212,7 +205,8 @@ def main():
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
     progress_bar.close()
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
-    wait([upload] if upload else [])  # whether it failed does not matter: the best model is pushed below
+    if upload:
+        upload.exception()  # waits for it; whether it failed does not matter, as the best model is pushed below
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(run.best())

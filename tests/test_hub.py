@@ -97,8 +97,7 @@ def test_the_chapter_downloads_trains_and_pushes(hub, amazon, script, tmp_path):
     assert data["language"] == ["en", "es"] and data["base_model"] == CHECKPOINT and data["datasets"] == [CORPUS]
     assert "summarization" in data["tags"] and len(data["widget"]) == 2
     scores = read_json(output / "results.json")["scores"]["all"]["model"]
-    assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(scores["rouge1"]["f1"])
-    assert "learning_rate" in card and f"[{scores['rouge1']['low']:.2f}, " in card
+    assert "learning_rate" in card and f"{scores['rouge1']['f1']:.2f} [{scores['rouge1']['low']:.2f}, " in card
 
     printed = run_with(hub, "predict.py", "--model", repo, "It hooks you from the first page.", "¡Qué final!").stdout
     assert printed.count(">>> Summary: ") == 2 and "<extra_id" not in printed
