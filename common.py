@@ -604,15 +604,12 @@ ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese",
              "ja": "japanese", "zh": "chinese"}  # fmt: skip
 NO_SPACES = ("ja", "zh")  # here each character counts as a word
-punkt.load_model("spanish").abbrev_types.update(
-    ["sra", "dra", "srta", "ee"]
-)  # for "EE. UU."; Punkt has not learned them
+punkt.load_model("spanish").abbrev_types |= {"sra", "dra", "srta", "ee"}  # "EE. UU."; Punkt has not learned them
 
 
 def count_words(text, language):
     """Return the number of words between spaces in ``text`` (None: 0); in Japanese and Chinese, of characters."""
-    words = (text or "").split()
-    return len("".join(words)) if language in NO_SPACES else len(words)
+    return len(re.findall(r"\S" if language in NO_SPACES else r"\S+", text or ""))
 
 
 def sent_tokenize(text, language):
@@ -687,12 +684,11 @@ def bootstrap(values, resamples=1000, seed=42):
 
     That is the 95% percentile interval and a two-sided p of zero; Efron and Tibshirani 1993, chapters 13 and 16.
     """
-    rng, columns, values = np.random.default_rng(seed), values.columns, values.to_numpy()
-    means = [values[rng.integers(len(values), size=len(values))].mean(axis=0) for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    tail = np.minimum(np.less_equal(means, 0).sum(axis=0), np.greater_equal(means, 0).sum(axis=0))
+    rng = np.random.default_rng(seed)
+    means = pd.DataFrame([values.sample(frac=1, replace=True, random_state=rng).mean() for _ in range(resamples)])
+    tail = np.minimum((means <= 0).sum(), (means >= 0).sum())
     p = np.minimum(1, 2 * (tail + 1) / (resamples + 1))
-    return pd.DataFrame({"f1": values.mean(axis=0), "low": low, "high": high, "p": p}, columns)
+    return pd.DataFrame({"f1": values.mean(), "low": means.quantile(0.025), "high": means.quantile(0.975), "p": p})
 
 
 def score(rows, scoring, summaries=None):
@@ -700,34 +696,30 @@ def score(rows, scoring, summaries=None):
 
     Returns {language: {"rows": n, system: {rouge: {"f1", "low", "high"}}}}; a difference has its "p" too.
     """
-    lead_3 = map(three_sentence_summary, rows["review_body"], rows["language"])
-    values = {"lead-3": rouge_rows(list(lead_3), rows, scoring)}
+    lead_3 = list(map(three_sentence_summary, rows["review_body"], rows["language"]))
+    systems = {"lead-3": rouge_rows(lead_3, rows, scoring)}
     if summaries is not None:
-        values = {"model": rouge_rows(summaries, rows, scoring), **values}
-        values["difference"] = values["model"] - values["lead-3"]
-    languages = np.array(list(rows["language"]))
-    scores = {}
-    for group in [*sorted(set(languages.tolist())), "all"]:
-        chosen = (languages == group) | (group == "all")
-        scores[group] = {"rows": int(chosen.sum())}
-        for name, column in values.items():
+        systems = {"model": rouge_rows(summaries, rows, scoring), **systems}
+        systems["difference"] = systems["model"] - systems["lead-3"]
+    table, scores = pd.concat(systems, axis=1), {}
+    for language, group in [*table.groupby(list(rows["language"])), ("all", table)]:
+        scores[language] = {"rows": len(group)}
+        for name in systems:
             kept = ["f1", "low", "high", "p"] if name == "difference" else ["f1", "low", "high"]
-            scores[group][name] = bootstrap(column[chosen])[kept].to_dict("index")
+            scores[language][name] = bootstrap(group[name])[kept].to_dict("index")
     return scores
 
 
 def score_table(scores, title):
     """Return the table of ``score``: F1 × 100 with its 95% interval, p under the differences."""
-    lines = [[f"{title}: ROUGE F1 × 100 [95% interval]"], ["", *ROUGE_TYPES]]
-    for group, systems in scores.items():
-        lines.append([f"{group}, {systems['rows']:,} rows"])
-        for name in [name for name in systems if name != "rows"]:
-            cells, sign = systems[name].values(), "+" if name == "difference" else ""
-            intervals = [f"{cell['f1']:{sign}6.2f} [{cell['low']:.2f}, {cell['high']:.2f}]" for cell in cells]
-            lines.append([f"  {name}", *intervals])
+    table = {}
+    for language, systems in scores.items():
+        rows = f"{language}, {systems['rows']:,} rows"
+        for name, cells in list(systems.items())[1:]:  # the first is the number of rows
+            table[rows, name] = ["{f1:.2f} [{low:.2f}, {high:.2f}]".format(**cell) for cell in cells.values()]
             if name == "difference":
-                lines.append(["", *(f"p = {cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells)])
-    return "\n".join((f"{first:<17}" + "".join(f"{cell:<25}" for cell in rest)).rstrip() for first, *rest in lines)
+                table[rows, "p"] = [f"{cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells.values()]
+    return f"{title}: ROUGE F1 × 100 [95% interval]\n{pd.DataFrame(table, ROUGE_TYPES).T.to_string()}"
 
 
 # ---- Results and the Hub -----------------------------------------------------------------------
