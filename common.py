@@ -579,7 +579,8 @@ class Run:
         PartialState().wait_for_everyone()
 
     def log_step(self, loss, grad_norm, learning_rate):
-        """Add a row to the log: loss a label token, norm of the gradients before clipping."""
+        """Add the next step to the log: loss a label token, norm of the gradients before clipping."""
+        self.state["step"] += 1
         row = {"step": self.state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
         if not np.isfinite(list(row.values())).all():  # its weights are lost
             fail(

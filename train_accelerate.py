@@ -16,14 +16,13 @@ import math
 import time
 from contextlib import nullcontext
 from itertools import islice
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import tqdm
 from huggingface_hub import upload_folder
 from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, get_scheduler
 
 import common
@@ -47,17 +46,12 @@ def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
         generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
     )
     # Without gradients, batches of four times the size fit.
-    eval_dataloader = DataLoader(
-        tokenized_datasets["validation"], batch_size=4 * args.batch_size, collate_fn=data_collator
-    )
+    eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
     return train_dataloader, eval_dataloader
 
 
 def get_optimizer(model, learning_rate, weight_decay):
-    """Return AdamW as the Trainer sets it up.
-
-    Differs from the chapter: norms and the biases of attention do not decay.
-    """
+    """Return AdamW as the Trainer sets it up; differs from the chapter: norms and biases do not decay."""
     decay, no_decay = [], []
     for name, weights in model.named_parameters():
         (no_decay if "norm" in name or "bias" in name else decay).append(weights)
@@ -68,15 +62,14 @@ def get_optimizer(model, learning_rate, weight_decay):
 def backward(accelerator, model, step_batches):
     """Add up and clip the gradients of the batches of one optimizer step; return its loss and their norm before.
 
-    Differs from the chapter: each label token of the step weighs the same, however the step is cut into batches and
-    processes. The mean of the batches' mean losses would weigh the tokens of short titles more.
+    Differs from the chapter: each label token of the step weighs the same, however it is cut into batches and processes.
     """
     num_items = accelerator.reduce(sum((batch["labels"] != -100).sum() for batch in step_batches))
     step_loss = 0
     for batch in step_batches:
         labels = batch.pop("labels")
-        is_last = batch is step_batches[-1]
-        with nullcontext() if is_last else accelerator.no_sync(model):  # processes exchange gradients once a step
+        # Processes exchange their gradients once a step, with those of the last batch.
+        with nullcontext() if batch is step_batches[-1] else accelerator.no_sync(model):
             outputs = model(**batch)  # the collator has shifted the labels right, as decoder_input_ids
             # Processes average their gradients; times their number, that is the sum.
             loss = common.summed_loss(outputs, labels, num_items) * accelerator.num_processes
@@ -90,15 +83,14 @@ def evaluate(accelerator, model, dataloader, tokenizer):
     """Return the summaries of all rows, in their order, and the mean loss of a label token."""
     model.eval()
     summaries, losses = [], []
-    for batch in tqdm(dataloader, "Evaluate", leave=False, disable=not accelerator.is_main_process):
+    for batch in tqdm(dataloader, desc="Evaluate", leave=False):
         labels = batch.pop("labels")  # the collator has shifted them right, as decoder_input_ids
         with torch.no_grad(), accelerator.autocast():
             outputs = model(**batch)
             # Differs from the chapter: reviews are encoded once for both, the loss and the summary.
             generated_tokens = accelerator.unwrap_model(model).generate(
                 **common.generation_inputs(tokenizer, batch, outputs),
-                # Under FSDP each process must take as many steps as the others.
-                synced_gpus=accelerator.is_fsdp2,
+                synced_gpus=accelerator.is_fsdp2,  # then each process must take as many steps as the others
             )
         # Processes generate summaries of different lengths: pad before gathering. gather_for_metrics drops the
         # rows that fill up the last batch; plain gather would score them twice.
@@ -116,7 +108,7 @@ def push(accelerator, model, tokenizer, args, epoch, upload):
     state_dict = accelerator.get_state_dict(model)  # on each process: under FSDP they hold parts of it
     if not accelerator.is_main_process or (upload and not upload.done()):
         return upload
-    folder, message = Path(args.output_dir, "checkpoints/upload"), f"Training in progress epoch {epoch}"
+    folder, message = f"{args.output_dir}/checkpoints/upload", f"Training in progress epoch {epoch}"
     tokenizer.save_pretrained(folder)
     accelerator.unwrap_model(model).save_pretrained(folder, state_dict=state_dict)
     return upload_folder(repo_id=args.push_to_hub, folder_path=folder, commit_message=message, run_as_future=True)
@@ -146,7 +138,6 @@ def main():
             fn_kwargs={"tokenizer": tokenizer, "config": model.config, "max_input_length": args.max_input_length,
                        "max_target_length": args.max_target_length},
             remove_columns=books["train"].column_names,  # texts, which the collator could not pad
-            desc="Tokenize",
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     train_dataloader, eval_dataloader = get_dataloaders(accelerator, tokenized_datasets, data_collator, args)
@@ -170,26 +161,24 @@ def main():
         lr_scheduler.load_state_dict(run.state["lr_scheduler"])
     accelerator.init_trackers("runs")
     upload, started = None, time.time()
-    progress_bar = tqdm(total=max_steps, initial=run.state["step"], disable=not accelerator.is_main_process)
+    progress_bar = tqdm(total=max_steps, initial=run.state["step"])
     for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / steps_per_epoch)):
         # Training
         model.train()
         train_dataloader.set_epoch(epoch)
-        start = run.state["step"] % steps_per_epoch  # not 0 where --resume goes on inside an epoch
-        stop = min(steps_per_epoch, max_steps - epoch * steps_per_epoch)
-        batches = iter(accelerator.skip_first_batches(train_dataloader, start * batches_a_step))
-        for epoch_step in range(start + 1, stop + 1):
-            step_batches = list(islice(batches, batches_a_step))
-            loss, grad_norm = backward(accelerator, model, step_batches)
-            run.state["step"] += 1
+        done = run.state["step"] % steps_per_epoch  # not 0 where --resume goes on inside an epoch
+        batches = iter(accelerator.skip_first_batches(train_dataloader, done * batches_a_step))
+        last_step = min((epoch + 1) * steps_per_epoch, max_steps)
+        for step in range(run.state["step"] + 1, last_step + 1):
+            loss, grad_norm = backward(accelerator, model, list(islice(batches, batches_a_step)))
             run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
-            accelerator.log(run.state["log"][-1], step=run.state["step"])
+            accelerator.log(run.state["log"][-1], step=step)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
             run.state["lr_scheduler"] = lr_scheduler.state_dict()  # a few numbers; accelerate would pickle them
             progress_bar.update(1)
-            if args.save_steps and run.state["step"] % args.save_steps == 0 and epoch_step < stop:
+            if args.save_steps and step % args.save_steps == 0 and step < last_step:
                 with run.saving() as folder:  # the last step of an epoch is saved after its evaluation
                     accelerator.save_state(folder)
 

@@ -14,9 +14,7 @@ Takes   two to three minutes for the sample on two cores; expect rouge1 about 65
 
 import time
 
-import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import DataCollatorForSeq2Seq, ProgressCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
@@ -34,12 +32,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
     """``Seq2SeqTrainer`` that does what train_accelerate.py does; on a first reading, go on to ``main()``."""
 
     def _get_train_sampler(self, train_dataset):
-        return self.sampler  # main() sets it and self.run
-
-    def evaluation_loop(self, *args, **kwargs):
-        # Seq2SeqTrainer gathers with the rows that fill up the last batch of several processes, and scores them twice.
-        self.gather_function = self.accelerator.gather_for_metrics
-        return super().evaluation_loop(*args, **kwargs)
+        return common.LengthGroupedSampler(train_dataset, self.flags, self.args.world_size)  # main() sets self.flags
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         # The Trainer averages the mean losses of the batches, so that they depend on how rows are batched.
@@ -49,50 +42,54 @@ class SummarizationTrainer(Seq2SeqTrainer):
         with torch.no_grad(), self.accelerator.autocast():
             outputs = model(**inputs)
             generated_tokens = self.model.generate(**common.generation_inputs(self.processing_class, inputs, outputs))
+        # Seq2SeqTrainer pads with -100, which cannot be decoded, and counts the rows that fill up the last batch twice.
+        longest = self.model.generation_config.max_new_tokens + 2  # the start token and mBART-50's language
+        generated_tokens = self._pad_tensors_to_max_len(generated_tokens, longest)
+        self.gather_function = self.accelerator.gather_for_metrics
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
-    def _get_output_dir(self, trial):
-        return str(self.run.new)  # common.Run moves a checkpoint into place when it is whole
-
     def _save_checkpoint(self, model, trial):
-        with self.run.saving():
+        with self.run.saving() as folder:  # moves it into place when it is whole
+            self.args.output_dir = str(folder.parent)
             super()._save_checkpoint(model, trial)
 
 
 class TrainingCallback(ProgressCallback):
     """The Trainer's progress bars; beside them the log, a line an epoch and checkpoints inside an epoch."""
 
-    def __init__(self, run, sampler, save_steps):
+    def __init__(self, run):
         super().__init__()
-        self.run, self.sampler, self.save_steps = run, sampler, save_steps
+        self.run = run
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         # The Trainer's own call does not reach the sampler of an epoch resumed on several processes.
-        self.sampler.set_epoch(int(state.epoch))
+        train_dataloader.set_epoch(int(state.epoch))
 
-    def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
-        self.run.state.update(step=state.global_step, max_steps=state.max_steps)
-        steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps
-        if state.global_step % steps_per_epoch and state.global_step < state.max_steps:
+        self.run.state["max_steps"] = state.max_steps
+        if state.epoch % 1 and state.global_step < state.max_steps:
             # The last step of an epoch is saved after its evaluation.
-            control.should_save = bool(self.save_steps) and state.global_step % self.save_steps == 0
+            control.should_save = state.global_step % args.save_steps == 0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "grad_norm" in logs:  # of a step, not of an evaluation
+        if "grad_norm" in logs:  # of a step
             self.run.log_step(logs["loss"], logs["grad_norm"], logs["learning_rate"])
-
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        super().on_evaluate(args, state, control, **kwargs)
-        self.run.end_epoch(metrics["eval_loss"], {name: metrics[f"eval_{name}"] for name in common.ROUGE_TYPES})
+        elif "eval_loss" in logs:  # of an epoch
+            self.run.end_epoch(logs["eval_loss"], {name: logs[f"eval_{name}"] for name in common.ROUGE_TYPES})
 
 
-def get_training_arguments(args):
-    return Seq2SeqTrainingArguments(
+@common.command
+def main():
+    args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        common.fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
+    training_args = Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy="epoch",
         save_strategy="epoch",
         # Differs from the chapter: no save_total_limit, common.Run removes old checkpoints
+        save_steps=args.save_steps or 10**9,  # inside an epoch, by TrainingCallback
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
         num_train_epochs=args.epochs,
@@ -103,28 +100,13 @@ def get_training_arguments(args):
         per_device_eval_batch_size=4 * args.batch_size,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         predict_with_generate=True,
-        optim="adamw_torch_fused",
         use_cpu=not torch.cuda.is_available(),
         bf16=common.mixed_precision(args.bf16) == "bf16",
         ddp_find_unused_parameters=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
         report_to=args.report_to or "none",
         seed=args.seed,
     )
-
-
-def decode(tokenizer, generated_tokens):
-    """Return generated tokens as texts; -100, which fills up what the Trainer gathers, cannot be decoded."""
-    generated_tokens = np.where(generated_tokens != -100, generated_tokens, tokenizer.pad_token_id)
-    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-
-
-@common.command
-def main():
-    args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
-    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        common.fail("the Trainer cannot generate under FSDP; use train_accelerate.py")
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # a flag that the Trainer reads only later
+    state = training_args.distributed_state
     common.start_run(args, state)
 
     # 1. Data
@@ -144,24 +126,23 @@ def main():
             fn_kwargs={"tokenizer": tokenizer, "config": model.config, "max_input_length": args.max_input_length,
                        "max_target_length": args.max_target_length},
             remove_columns=books["train"].column_names,  # texts, which the collator could not pad
-            desc="Tokenize",
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, state.num_processes)
 
     # 4. Metric
     def compute_metrics(eval_pred):
         # Differs from the chapter: the references are the titles themselves, not labels cut at 30 tokens
         generated_tokens, losses = eval_pred.predictions
         loss, label_tokens = losses.sum(axis=0, dtype=float).tolist()
-        scores = common.rouge_rows(decode(tokenizer, generated_tokens), books["validation"], args.rouge)
+        summaries = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+        scores = common.rouge_rows(summaries, books["validation"], args.rouge)
         # The Trainer puts "eval_" before each name.
         return {"loss": loss / label_tokens} | scores.mean().to_dict()
 
     # 5. Train
     trainer = SummarizationTrainer(
         model,
-        get_training_arguments(args),
+        training_args,
         train_dataset=tokenized_datasets["train"],
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
@@ -170,9 +151,9 @@ def main():
         compute_metrics=compute_metrics,
     )
     run = common.Run(args, books, tokenizer, state.num_processes)
-    trainer.sampler, trainer.run = sampler, run
+    trainer.flags, trainer.run = args, run
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(TrainingCallback(run, sampler, args.save_steps))
+    trainer.add_callback(TrainingCallback(run))
     started = time.time()
     if run.state["step"] != run.state["max_steps"]:  # else all steps are done, and only the model is to be saved
         trainer.train(resume_from_checkpoint=run.newest and str(run.newest))
@@ -181,8 +162,9 @@ def main():
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     trainer.state.best_model_checkpoint = str(run.best())
     trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
-    predicted = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
-    summaries, measured["eval_loss"] = decode(tokenizer, predicted.predictions[0]), predicted.metrics["eval_loss"]
+    predicted = trainer.predict(tokenized_datasets["validation"])
+    summaries = tokenizer.batch_decode(predicted.predictions[0], skip_special_tokens=True)
+    measured["eval_loss"] = predicted.metrics["test_loss"]
 
     # 7. Save and push
     if state.is_main_process:
@@ -190,10 +172,8 @@ def main():
         common.save_model(args, tokenizer, model, scores, run, **measured)
         common.push_to_hub(args)
     # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
-    accelerator = trainer.accelerator
-    del trainer, model
-    accelerator.free_memory()
-    accelerator.end_training()
+    (trainer.model_wrapped,) = trainer.accelerator.free_memory(trainer.model_wrapped)
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
