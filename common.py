@@ -332,8 +332,7 @@ def load_checkpoint(args):
         torch.nn.functional.dropout = dropout
     name = str(Path(args.data, "tiny-mt5")) if args.model == "tiny" else args.model
     config, tokenizer = load(transformers.AutoConfig, name), load(transformers.AutoTokenizer, name)
-    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}  # GPT-2's class does not name the first
-    if Path(name).is_dir() and not any(Path(name, file).exists() for file in files):
+    if len(tokenizer) < config.vocab_size / 2:  # transformers makes an empty one where its files are missing
         fail(f"--model {name} holds no tokenizer; copy the files of the one it was trained with into it")
     auto_class = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     if not config.is_encoder_decoder:  # GPT-2
@@ -378,13 +377,11 @@ def preprocess_function(examples, tokenizer, config, max_input_length=512, max_t
     """
     task = (getattr(config, "task_specific_params", None) or {}).get("summarization") or {}
     reviews = [task.get("prefix", "") + review for review in examples["review_body"]]  # T5: "summarize: "
-    suffix = [] if config.is_encoder_decoder else tokenizer("\nTL;DR:")["input_ids"]  # GPT-2 writes on from there
-    positions = getattr(config, "max_position_embeddings", None) or max_input_length
-    room = positions if config.is_encoder_decoder else positions - len(suffix) - max_target_length
-    model_inputs = tokenizer(reviews, max_length=min(max_input_length, room), truncation=True)
-    for ids, mask in zip(model_inputs["input_ids"], model_inputs["attention_mask"], strict=True):
-        ids += suffix
-        mask += [1] * len(suffix)
+    positions, prompts = getattr(config, "max_position_embeddings", max_input_length), None
+    if not config.is_encoder_decoder:  # GPT-2 writes on from a prompt, into the same positions
+        positions, prompts = positions - max_target_length, ["\nTL;DR:"] * len(reviews)
+    longest = min(max_input_length, positions)
+    model_inputs = tokenizer(reviews, prompts, max_length=longest, truncation="only_first")
     if "review_title" in examples:
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -418,15 +415,13 @@ def trim_vocab(tokenizer, model, rows):
     if unigram.get("type") != "Unigram" or not hasattr(model, "shared"):
         fail(f"--trim-vocab is for T5 and mT5, not for {model.config.model_type}; leave it out")
     used = np.zeros(len(tokenizer), dtype=bool)
-    for batch in rows.select_columns(["review_body", "review_title"]).iter(batch_size=1000):
-        for texts in batch.values():
-            used[np.concatenate(tokenizer(texts)["input_ids"])] = True
+    for batch in rows.iter(batch_size=1000):
+        inputs = preprocess_function(batch, tokenizer, model.config, max_input_length=10**9, max_target_length=10**9)
+        used[np.concatenate(inputs["input_ids"] + inputs["labels"])] = True
     pieces = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
     used |= [len(piece) < 2 and (piece < "\u0250" or not piece.isalpha()) for piece in pieces]  # there Latin ends
     used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
-    used[: max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)] = (
-        True  # they keep their numbers
-    )
+    used[: max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)] = True  # keep their numbers
     used[np.argmin([score for _, score in unigram["vocab"]])] = True  # what unknown characters cost goes by it
     kept = used.nonzero()[0].tolist()
     new = {old: number for number, old in enumerate(kept)}
@@ -468,11 +463,8 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
     def __iter__(self):
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.lengths))[: len(self)]
-        if not self.group_by_length:
-            return iter(order.tolist())
-        for start in range(0, len(order), 50 * self.step_rows):  # sort within 50 steps: all else stays random
-            part = order[start : start + 50 * self.step_rows]
-            part[:] = part[np.argsort(-self.lengths[part], kind="stable")]
+        if self.group_by_length:  # sort within 50 steps: all else stays random
+            order = order[np.lexsort([-self.lengths[order], np.arange(len(order)) // (50 * self.step_rows)])]
         return iter(rng.permutation(order.reshape(-1, self.step_rows)).flatten().tolist())
 
 
@@ -528,26 +520,23 @@ class Run:
         self.run |= {"corpus": Hasher.hash(corpus), "vocabulary": Hasher.hash(vocabulary), "processes": processes}
         self.newest, self.state = None, {"step": 0, "max_steps": None, "log": [], "epochs": []}
         with PartialState().main_process_first():
-            whole, main = self.whole(), PartialState().is_main_process
+            shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
+            whole = self.whole()
             if whole and args.resume:
                 self.newest, saved = whole[-1], read_json(whole[-1] / "run.json")
                 self.state = saved["state"]
                 for name, value in self.run.items():
                     if (old := saved["run"].get(name)) != value:
-                        fail(f"--resume: {self.newest} was written with {name} {old}, this run has {name} {value}; "
-                             "give the same, or another --output-dir without --resume")  # fmt: skip
-                for name in saved["files"]:
-                    if not (self.newest / name).exists():
-                        fail(f"--resume: {self.newest} lacks {name}; delete that folder to resume from the one before")
+                        fail(f"--resume: {self.newest} was written with {name} {old}, not {value}; give the same")
+                if lost := [name for name in saved["files"] if not (self.newest / name).exists()]:
+                    fail(f"--resume: {self.newest} lacks {lost[0]}; delete that folder to resume from the one before")
                 print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
-            elif whole and main and not read_json(mark)["finished"]:
-                fail(f"{args.output_dir} holds a run that stopped at {whole[-1].name}; go on with --resume, "
-                     f"or delete {self.folder}")  # fmt: skip
-            if main:
-                write_json(mark, {"run": self.run, "finished": False})
-                shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
-                for path in [] if self.newest else whole:
+            elif PartialState().is_main_process:
+                if whole and not read_json(mark)["finished"]:
+                    fail(f"{whole[-1]} is of a run that stopped; go on with --resume or delete {self.folder}")
+                for path in whole:
                     self.remove(path)
+                write_json(mark, {"run": self.run, "finished": False})
 
     def whole(self):
         """Return the checkpoints, oldest first."""
@@ -583,9 +572,7 @@ class Run:
         self.state["step"] += 1
         row = {"step": self.state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
         if not np.isfinite(list(row.values())).all():  # its weights are lost
-            fail(
-                f"loss {loss}, gradient norm {grad_norm} at step {row['step']}; begin anew with a lower --learning-rate"
-            )
+            fail(f"loss {loss}, gradient norm {grad_norm} at step {row['step']}; give a lower --learning-rate")
         self.state["log"].append(row)
 
     def end_epoch(self, eval_loss, scores):

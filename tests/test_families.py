@@ -13,7 +13,15 @@ from tokenizers import ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, GenerationConfig
 from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES
 
-from common import generation_inputs, load_checkpoint, longest_first, preprocess_function, row_losses, summed_loss
+from common import (
+    generation_inputs,
+    load_checkpoint,
+    longest_first,
+    preprocess_function,
+    row_losses,
+    summed_loss,
+    trim_vocab,
+)
 from predict import summarize as predict_summarize
 
 # ---- tiny checkpoints, whose configurations differ as those on the Hub do ----------------------
@@ -331,6 +339,13 @@ def test_a_trimmed_head_stays_tied_or_separate(checkpoints, data, tmp_path, fami
     rows = load_from_disk(data)["validation"]
     eval_loss = read_json(tmp_path / "model/results.json")["eval_loss"]
     assert mean_loss(tokenizer, model, rows) == pytest.approx(eval_loss, rel=1e-6)
+
+
+def test_trimming_keeps_the_pieces_of_the_prefix(checkpoints):
+    tokenizer, model = opened(checkpoints["t5"])
+    whole = tokenizer.tokenize("summarize: ok")
+    trim_vocab(tokenizer, model, Dataset.from_dict({"review_body": ["ok"], "review_title": ["ok"]}))
+    assert tokenizer.tokenize("summarize: ok") == whole
 
 
 def test_predict_writes_titles_and_scores_of_gpt2(checkpoints, data, tmp_path):
