@@ -320,10 +320,7 @@ def load(auto_class, name, **options):
 
 
 def load_checkpoint(args):
-    """Return tokenizer and model of --model, in fp32 and set up to write titles.
-
-    What differs between T5, mT5, BART, PEGASUS, mBART-50 and GPT-2 is read from it, here and in the functions below.
-    """
+    """Return tokenizer and model of --model, in fp32 and set up to write titles, whichever its family is (T5 to GPT-2)."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         # glibc keeps large freed blocks: each step needs as many again, and new pages take as long as AdamW.
         library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
@@ -380,8 +377,7 @@ def preprocess_function(examples, tokenizer, config, max_input_length=512, max_t
     positions, prompts = getattr(config, "max_position_embeddings", max_input_length), None
     if not config.is_encoder_decoder:  # GPT-2 writes on from a prompt, into the same positions
         positions, prompts = positions - max_target_length, ["\nTL;DR:"] * len(reviews)
-    longest = min(max_input_length, positions)
-    model_inputs = tokenizer(reviews, prompts, max_length=longest, truncation="only_first")
+    model_inputs = tokenizer(reviews, prompts, max_length=min(max_input_length, positions), truncation="only_first")
     if "review_title" in examples:
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
