@@ -493,7 +493,7 @@ def mixed_precision(bf16):
     """Return "bf16" or "no" as ``--bf16`` says; by default what the GPU or the CPU has."""
     if bf16 is None:
         cpu = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
-        bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu
     return "bf16" if bf16 else "no"
 
 
