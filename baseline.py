@@ -16,10 +16,7 @@ from pathlib import Path
 
 import common
 
-PRESETS = {
-    "sample": {"output_dir": "results/sample-baseline", "split": "validation"},
-    "amazon": {"output_dir": "results/amazon-baseline", "split": "validation"},
-}
+PRESETS = {name: {"output_dir": f"results/{name}-baseline", "split": "validation"} for name in ("sample", "amazon")}
 
 
 def print_overlap(name, generated, reference):
@@ -35,9 +32,9 @@ def evaluate_baseline(dataset, scoring):
     return common.score(dataset, scoring)
 
 
-@common.command
+@common.command()
 def main():
-    args = common.parse_args(__doc__, "data output_dir split rouge", PRESETS)
+    args = common.parse_args(__doc__, ["preset", "data", "output_dir", "split", "rouge"], PRESETS)
     common.claim(args.output_dir, "results.json")  # ends the run if the folder holds what we did not write
     dataset = common.longest_first(common.load_prepared(args, args.split)[args.split])
 

@@ -54,20 +54,12 @@ def number(kind, low, high=10**9):
     return {"type": parse}
 
 
-PRESETS = {
-    "sample": "defaults for the bundled synthetic reviews and a tiny mT5 with random weights",
-    "amazon": "defaults for the chapter itself: google/mt5-small and the Multilingual Amazon Reviews Corpus",
-}
 TEXT, SWITCH = {}, {"action": argparse.BooleanOptionalAction}
+PRESETS = {"choices": ["sample", "amazon"]}
 SCORINGS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
-FLAGS = {  # flag: (options of add_argument, default where the script has none, help)
+TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's presets have none, help)
+    "preset": (PRESETS, "sample", "defaults: sample, a tiny mT5 on bundled reviews, or amazon, the chapter itself"),
     "data": (TEXT, None, "folder of the prepared data"),
-    "dataset": (TEXT, None, "file, folder or Hub data set (user/name) with the reviews"),
-    "languages": ({"nargs": "+"}, ["en", "es"], "codes of the languages to keep"),
-    "text_column": (TEXT, "review_body", "column with the review"),
-    "title_column": (TEXT, "review_title", "column with its title"),
-    "categories": ({"nargs": "*"}, ["book", "digital_ebook_purchase"], "product categories to keep; none named: all"),
-    "validation_share": (number(float, 0, 0.9), 0.0, "share of train that becomes validation where there is none"),
     "model": (TEXT, None, "folder or Hub id of a checkpoint; tiny: the one that prepare_data.py made"),
     "output_dir": (TEXT, None, "folder to write to"),
     "max_input_length": (number(int, 1), 512, "tokens of a review; more are cut off"),
@@ -88,6 +80,14 @@ FLAGS = {  # flag: (options of add_argument, default where the script has none, 
     "rouge": (SCORINGS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
     "report_to": (TEXT, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
     "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
+}
+FLAGS = TRAINING_FLAGS | {
+    "dataset": (TEXT, None, "file, folder or Hub data set (user/name) with the reviews"),
+    "languages": ({"nargs": "+"}, ["en", "es"], "codes of the languages to keep"),
+    "text_column": (TEXT, "review_body", "column with the review"),
+    "title_column": (TEXT, "review_title", "column with its title"),
+    "categories": ({"nargs": "*"}, ["book", "digital_ebook_purchase"], "product categories to keep; none named: all"),
+    "validation_share": (number(float, 0, 0.9), 0.0, "share of train that becomes validation where there is none"),
     "split": ({"choices": ["validation", "test"]}, None, "split to score, a model beside lead-3"),
     "examples": (number(int, 0) | {"nargs": "+"}, None, "rows of the test split to show"),
     "language": (TEXT, None, "code of the reviews' language, where no column 'language' has it"),
@@ -96,11 +96,6 @@ FLAGS = {  # flag: (options of add_argument, default where the script has none, 
     "scores": (TEXT, None, "file for the table of --split, as JSON"),
     "text": ({"nargs": "*"}, [], "reviews to summarize; - reads one from standard input"),
 }
-TRAINING_FLAGS = (
-    "data model output_dir max_input_length max_target_length epochs batch_size learning_rate weight_decay "
-    "gradient_accumulation_steps max_steps save_steps resume trim_vocab num_beams group_by_length bf16 seed rouge "
-    "report_to push_to_hub"
-)
 
 
 def parse_args(doc, flags, presets):
@@ -108,24 +103,24 @@ def parse_args(doc, flags, presets):
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=style)
     parser.error = lambda message: fail(f"{message} (see --help)")
-    parser.add_argument("--preset", choices=PRESETS, default="sample", help="which defaults to use (default: sample)")
-    general = {flag: FLAGS[flag][1] for flag in flags.split()}
-    defaults = {preset: general | {"data": f"data/prepared/{preset}"} | presets[preset] for preset in PRESETS}
-    for flag in flags.split():
-        options, _, explanation = FLAGS[flag]
-        shown = " or ".join(dict.fromkeys(str(values[flag]) for values in defaults.values()))
+    presets = {preset: {"data": f"data/prepared/{preset}"} | defaults for preset, defaults in presets.items()}
+    for flag in flags:
+        options, default, explanation = FLAGS[flag]
+        shown = " or ".join(dict.fromkeys(str(defaults.get(flag, default)) for defaults in presets.values()))
         name = "text" if flag == "text" else f"--{flag.replace('_', '-')}"
-        parser.add_argument(name, help=f"{explanation} (default: {shown})", **options)
-    parser.set_defaults(**defaults[parser.parse_args().preset])
+        parser.add_argument(name, default=default, help=f"{explanation} (default: {shown})", **options)
+    parser.set_defaults(**presets[parser.parse_args().preset])
     if launched := os.environ.get("ACCELERATE_MIXED_PRECISION"):  # `accelerate launch --mixed_precision`
         parser.set_defaults(bf16=launched == "bf16")
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer would put it before --no-bf16
     args = parser.parse_args()
-    if launched == "fp16":
-        fail("--mixed_precision fp16: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
+    if launched in ("fp16", "fp8"):
+        fail(
+            f"--mixed_precision {launched}: mT5 overflows in its range (the loss becomes nan); leave it out or use bf16"
+        )
     if empty := [flag.replace("_", "-") for flag, value in vars(args).items() if value == ""]:
         fail(f"--{empty[0]} must not be empty")
-    other = next(name for name in PRESETS if name != args.preset)
-    print_main(f"Preset {args.preset}: {PRESETS[args.preset]}. (--preset {other}: {PRESETS[other]}.)")
+    print_main(f"Preset {args.preset} ({FLAGS['preset'][2]})")
     return args
 
 
@@ -160,27 +155,24 @@ def expected(what, remedy):
         fail(f"{what}: {str(error).strip().split(chr(10))[0][:300] or type(error).__name__}; {remedy}")
 
 
-def command(main):
+@contextmanager
+def command():
     """Decorate the ``main`` of a script: files, signals and pipes that fail end in one line, a bug in its traceback."""
-
-    def run():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
-        sys.stdout.reconfigure(errors="backslashreplace")  # on a terminal without accents
-        try:
-            main()
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            print_main(f"{Path(sys.argv[0]).name}: stopped; a training goes on with the same command and --resume")
-            sys.exit(130)
-        except BrokenPipeError:  # `| head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except Exception as error:
-            if isinstance(error, OSError) or "(os error" in str(error):  # as the libraries in Rust say it
-                fail(f"{error}; check the path, its permissions and the space on the disk")
-            raise
-
-    return run
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    sys.stdout.reconfigure(errors="backslashreplace")  # on a terminal without accents
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print_main(f"{Path(sys.argv[0]).name}: stopped; a training goes on with the same command and --resume")
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if isinstance(error, OSError) or "(os error" in str(error):  # as the libraries in Rust say it
+            fail(f"{error}; check the path, its permissions and the space on the disk")
+        raise
 
 
 # ---- Files -------------------------------------------------------------------------------------
@@ -194,13 +186,11 @@ def claim(folder, *marks):
     held = [path.name for path in folder.iterdir() if path.name != ".lock"]
     if held and not any(is_ours(folder / mark) for mark in marks):
         fail(f"{folder} holds {held[0]} and was not written by this program; name another folder")
+    claim.lock = filelock.FileLock(folder / ".lock")  # held until the process ends
     try:
-        lock_of(folder / ".lock").acquire(timeout=0)
+        claim.lock.acquire(timeout=0)
     except filelock.Timeout:
         fail(f"another run writes to {folder}; wait for it or name another folder")
-
-
-lock_of = functools.cache(filelock.FileLock)  # which holds the lock until the process ends
 
 
 def is_ours(file):
@@ -247,8 +237,8 @@ def check_hub(remedy):
 def locate(path, flag, language=""):
     """Return what ``load_dataset`` needs to read a file, a folder, its folder of the ``language`` or a Hub data set."""
     if Path(path).is_file():
-        folder, file = Path(path).resolve().parent, glob.escape(Path(path).name)
-        return {"path": str(folder), "data_files": file, "cache_dir": CACHE.name}
+        file = Path(path).resolve()
+        return {"path": str(file.parent), "data_files": glob.escape(str(file)), "cache_dir": CACHE.name}
     exists, folder = os.path.isdir, path
     if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
         check_hub(f"without a network give {flag} a file or folder instead of {path}")
@@ -262,10 +252,8 @@ def locate(path, flag, language=""):
 def check_columns(rows, columns, name, remedy):
     """End the run with one line where a column of texts is missing or holds something else."""
     for column in columns:
-        if column not in rows.column_names:
-            fail(f"{name} has no column {column!r} but {rows.column_names}; {remedy}")
-        if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
-            fail(f"{name}: the column {column!r} holds {rows.features[column]}, not text; {remedy}")
+        if getattr(rows.features.get(column), "dtype", None) not in ("string", "large_string"):
+            fail(f"{name}: the column {column!r} is missing or not text in {rows.features}; {remedy}")
 
 
 def start_run(args, state):
@@ -297,11 +285,10 @@ def load_prepared(args, *splits):
                 sys.exit(code)
     with expected(f"cannot read {args.data}", "name another folder, or delete it and run prepare_data.py again"):
         books = datasets.load_from_disk(args.data)
-    args.dataset = read_json(Path(args.data, "arguments.json"))["dataset"]
-    for split in splits:
-        if split not in books:
-            remedy = "; see prepare_data.py --validation-share" * (split == "validation")
-            fail(f"{args.data} has no split {split}, only {', '.join(books)}{remedy}")
+        args.dataset = read_json(Path(args.data, "arguments.json"))["dataset"]
+    if missing := [split for split in splits if split not in books]:
+        remedy = "prepare_data.py makes a validation split with --validation-share"
+        fail(f"{args.data} has no split {missing[0]}, only {', '.join(books)}; {remedy}")
     return books
 
 

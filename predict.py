@@ -69,10 +69,10 @@ def print_summary(review, title, summary):
     print(common.printable(f"'>>> Summary: {summary}'"))
 
 
-@common.command
+@common.command()
 def main():
-    flags = "model data examples input output scores text_column language split rouge batch_size num_beams"
-    args = common.parse_args(__doc__, flags + " max_input_length max_target_length bf16 text", PRESETS)
+    flags = "preset model data examples input output scores text_column language split rouge batch_size num_beams"
+    args = common.parse_args(__doc__, (flags + " max_input_length max_target_length bf16 text").split(), PRESETS)
     if sum(map(bool, (args.text, args.input, args.split, args.examples))) > 1:
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.output and not (args.input or args.split):

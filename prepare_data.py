@@ -140,10 +140,10 @@ def check_splits(args, books, words):
             print(f"{split}: {counts}" + "; a language is missing" * (0 in counts.values()))
 
 
-@common.command
+@common.command()
 def main():
-    flags = "dataset languages text_column title_column categories validation_share data model seed"
-    args = common.parse_args(__doc__, flags, PRESETS)
+    flags = "preset dataset languages text_column title_column categories validation_share data model seed"
+    args = common.parse_args(__doc__, flags.split(), PRESETS)
     common.claim(args.data, "arguments.json")  # ends the run if the folder holds what we did not write
     common.locate(args.dataset, "--dataset")  # what cannot be had shows now, not after the work
     if args.model != "tiny":

@@ -114,7 +114,7 @@ def push(accelerator, model, tokenizer, args, epoch, upload):
     return upload_folder(repo_id=args.push_to_hub, folder_path=folder, commit_message=message, run_as_future=True)
 
 
-@common.command
+@common.command()
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
     precision = common.mixed_precision(args.bf16)

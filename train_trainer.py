@@ -79,7 +79,7 @@ class TrainingCallback(ProgressCallback):
             self.run.end_epoch(logs["eval_loss"], {name: logs[f"eval_{name}"] for name in common.ROUGE_TYPES})
 
 
-@common.command
+@common.command()
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):

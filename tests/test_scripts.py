@@ -15,7 +15,7 @@ from conftest import ROOT, read_json, run, sample
 from datasets import Dataset, DatasetDict, load_from_disk
 from rouge_score.rouge_scorer import RougeScorer
 
-from common import FLAGS, ROUGE_TYPES, parse_args, rouge_rows, sent_tokenize, three_sentence_summary
+from common import FLAGS, ROUGE_TYPES, TRAINING_FLAGS, parse_args, rouge_rows, sent_tokenize, three_sentence_summary
 
 SPLITS = ("train", "validation", "test")
 BOOKS = ("book", "digital_ebook_purchase")
@@ -288,7 +288,7 @@ def test_a_flag_goes_before_the_launcher_and_the_launcher_before_the_preset(monk
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
     monkeypatch.setattr(sys, "argv", ["train_accelerate.py", *flags.split()])
     presets = importlib.import_module("train_accelerate").PRESETS
-    assert parse_args("", "learning_rate output_dir model epochs batch_size weight_decay bf16", presets).bf16 is bf16
+    assert parse_args("", TRAINING_FLAGS, presets).bf16 is bf16
 
 
 # ---- the README's first command ----------------------------------------------------------------
