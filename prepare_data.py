@@ -14,13 +14,14 @@ Takes   about 15 seconds for the sample
 
 import os
 import runpy
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from datasets import DatasetDict, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 import common
@@ -30,7 +31,7 @@ PRESETS = {
     "sample": {"dataset": os.path.relpath(DATA / "sample"), "model": "tiny"},
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
-SPLITS, TEXTS = ("train", "validation", "test"), ("review_body", "review_title")
+SPLITS, COLUMNS = ["train", "validation", "test"], ["review_body", "review_title", "language"]
 
 
 def load_reviews(args, language):
@@ -39,30 +40,20 @@ def load_reviews(args, language):
     Differs from the chapter: ``amazon_reviews_multi`` was withdrawn; copies of it are files in a folder or on the Hub.
     """
     source = common.locate(args.dataset, "--dataset", language)  # arguments of load_dataset
-    with common.expected(f"cannot read {args.dataset}", "it must be CSV, JSON, JSONL or Parquet, in UTF-8"):
+    remedy = "it must be CSV, JSON, JSONL or Parquet in UTF-8, with the columns of --text-column and --title-column"
+    with common.expected(f"cannot read {args.dataset}", remedy):
         reviews = load_dataset(**source)
-    names = {args.text_column: "review_body", args.title_column: "review_title"}
-    if len({*names, "language", "product_category"}) < 4:
-        common.fail("--text-column and --title-column are two columns, and not language or product_category")
-    texts = [*names, "product_category"] if args.categories else list(names)
+        for name, column in (("review_body", args.text_column), ("review_title", args.title_column)):
+            if column != name:
+                reviews = reviews.rename_column(column, name)
+    if "language" not in next(iter(reviews.values())).column_names:
+        if len(args.languages) > 1 and not source.get("data_dir"):
+            common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
+        reviews = reviews.map(lambda example: {"language": language})
+    columns = [*COLUMNS, "product_category"] if args.categories else COLUMNS
     remedy = "see --text-column, --title-column and --categories"
-
-    for split, rows in reviews.items():
-        present = ["language"] if "language" in rows.column_names else []
-        common.check_columns(rows, texts + present, args.dataset, remedy)
-        if taken := set(names.values()) & set(rows.column_names) - set(names):
-            common.fail(f"{args.dataset} has a column {taken.pop()!r} beside those that are named; rename it")
-        rows = rows.rename_columns({old: new for old, new in names.items() if old != new})
-        if not present:
-            if len(args.languages) > 1 and not source.get("data_dir"):
-                common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
-            rows = rows.add_column("language", [language] * len(rows))
-        table = rows.select_columns(["review_body", "language"]).to_pandas()
-        empty = (table.language == language) & (table.review_body.fillna("").str.strip() == "")
-        if empty.any():
-            common.fail(f"{args.dataset}: row {empty.argmax() + 1} has an empty {args.text_column}; fill or remove it")
-        reviews[split] = rows.filter(lambda example: example["language"] == language)
-    return reviews
+    common.check_columns(next(iter(reviews.values())), columns, args.dataset, remedy)
+    return reviews.filter(lambda code: code == language, input_columns="language")
 
 
 def show_samples(reviews, num_samples=3, seed=42):
@@ -78,13 +69,12 @@ def filter_books(example, categories):
 
 
 def word_table(books):
-    """Return a ``DataFrame`` with language and split of each row, the words of its review and title, and a hash."""
-    rows = []
-    for split, reviews in books.items():
-        for row in reviews.select_columns(["language", *TEXTS]):
-            review, title = (common.count_words(row[name], row["language"]) for name in TEXTS)
-            rows.append((row["language"], split, review, title, hash(row["review_body"])))
-    return pd.DataFrame(rows, columns=["language", "split", "review", "title", "hash"])
+    """Return a ``DataFrame`` of the rows of all splits, with the words that their reviews and titles have."""
+    tables = [rows.select_columns(COLUMNS).to_pandas().assign(split=split) for split, rows in books.items()]
+    words = pd.concat(tables).fillna("")
+    for name, column in (("review", "review_body"), ("title", "review_title")):
+        words[name] = list(map(common.count_words, words[column], words.language))
+    return words
 
 
 def draw_title_lengths(words, path):
@@ -92,14 +82,13 @@ def draw_title_lengths(words, path):
     languages = sorted(words.language.unique())
     size = (10, 3 * len(languages))
     figure, axes = plt.subplots(len(languages), 2, figsize=size, squeeze=False, layout="constrained")
-    for language, row in zip(languages, axes, strict=True):
-        for name, axis in zip(("review", "title"), row, strict=True):
-            rows = words[words.language == language]
-            limit, short = int(rows[name].quantile(0.99)), rows.title <= 2
-            parts, labels = [rows[name][~short], rows[name][short]], ["kept", "dropped: title of one or two words"]
-            axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
-            axis.set(title=f"Words in a {name}, {language}", ylabel="reviews",
-                     xlabel=f"words, up to the {limit} that 99% do not exceed")  # fmt: skip
+    for (language, name), axis in zip(product(languages, ("review", "title")), axes.flat, strict=True):
+        rows = words[words.language == language]
+        limit, short = int(rows[name].quantile(0.99)), rows.title <= 2
+        parts, labels = [rows[name][~short], rows[name][short]], ["kept", "dropped: title of one or two words"]
+        axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
+        axis.set(title=f"Words in a {name}, {language}", ylabel="reviews",
+                 xlabel=f"words, up to the {limit} that 99% do not exceed")  # fmt: skip
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
 
@@ -110,10 +99,7 @@ def show_model_inputs(rows, checkpoint):
     inputs = tokenizer("I loved reading the Hunger Games!")
     print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
 
-    options = {"tokenizer": tokenizer, "config": config}
-    features = list(
-        rows.map(common.preprocess_function, batched=True, fn_kwargs=options, remove_columns=rows.column_names)
-    )
+    features = list(Dataset.from_dict(common.preprocess_function(rows[:2], tokenizer, config)))
     print("\nTwo rows after preprocess_function: lists of ids, each as long as its text", *features, sep="\n")
 
     with common.expected(f"cannot train {checkpoint}", "name an encoder with a decoder"), torch.device("meta"):
@@ -127,8 +113,11 @@ def show_model_inputs(rows, checkpoint):
 
 def check_splits(args, books, words):
     """Print the rows of each split, and what is odd about them; end the run if one has none."""
-    twice = words.duplicated(["split", "hash"])
-    elsewhere = words[~twice].duplicated("hash")
+    if len(empty := words[words.review == 0]):
+        example = f"such as the one titled {empty.review_title.iloc[0]!r}"
+        common.fail(f"{args.dataset} has {len(empty)} empty reviews, {example}; fill or remove them")
+    twice = words.duplicated(["split", "review_body"])
+    elsewhere = words[~twice].duplicated("review_body")
     print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
     for split in SPLITS:
         if split not in books:
@@ -136,8 +125,7 @@ def check_splits(args, books, words):
         elif not len(books[split]):
             common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
         else:
-            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
-            print(f"{split}: {counts}" + "; a language is missing" * (0 in counts.values()))
+            print(f"{split}: {books[split].to_pandas()['language'].value_counts().to_dict()}")
 
 
 @common.command()
@@ -145,9 +133,8 @@ def main():
     flags = "preset dataset languages text_column title_column categories validation_share data model seed"
     args = common.parse_args(__doc__, flags.split(), PRESETS)
     common.claim(args.data, "arguments.json")  # ends the run if the folder holds what we did not write
-    common.locate(args.dataset, "--dataset")  # what cannot be had shows now, not after the work
     if args.model != "tiny":
-        common.load(AutoTokenizer, args.model)
+        common.load(AutoTokenizer, args.model)  # what cannot be had shows now, not after the work
 
     corpus = []
     for language in args.languages:
@@ -190,7 +177,7 @@ def main():
             checkpoint = folder / "tiny-mt5"
             # A program of its own, with nothing of the chapter in it
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
-        show_model_inputs(rows.select(range(min(2, len(rows)))), checkpoint)
+        show_model_inputs(rows, checkpoint)
 
         # 6. Save
         draw_title_lengths(words, folder / "title_lengths.png")
