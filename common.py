@@ -237,8 +237,8 @@ def check_hub(remedy):
 def locate(path, flag, language=""):
     """Return what ``load_dataset`` needs to read a file, a folder, its folder of the ``language`` or a Hub data set."""
     if Path(path).is_file():
-        file = Path(path).resolve()
-        return {"path": str(file.parent), "data_files": glob.escape(str(file)), "cache_dir": CACHE.name}
+        folder, file = Path(path).absolute().parent, glob.escape(Path(path).name)
+        return {"path": str(folder), "data_files": file, "cache_dir": CACHE.name}
     exists, folder = os.path.isdir, path
     if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
         check_hub(f"without a network give {flag} a file or folder instead of {path}")
@@ -247,13 +247,6 @@ def locate(path, flag, language=""):
         fail(f"{flag} {path} does not exist; name a file, a folder or a Hub data set (user/name)")
     own = language if language and exists(f"{folder}/{language}") else None
     return {"path": path, "data_dir": own, "cache_dir": CACHE.name}
-
-
-def check_columns(rows, columns, name, remedy):
-    """End the run with one line where a column of texts is missing or holds something else."""
-    for column in columns:
-        if getattr(rows.features.get(column), "dtype", None) not in ("string", "large_string"):
-            fail(f"{name}: the column {column!r} is missing or not text in {rows.features}; {remedy}")
 
 
 def start_run(args, state):

@@ -34,25 +34,25 @@ PRESETS = {
 SPLITS, COLUMNS = ["train", "validation", "test"], ["review_body", "review_title", "language"]
 
 
+def name_texts(review, title):
+    """Name the texts as the chapter's corpus does; a missing one is empty."""
+    return {"review_body": (review or "").strip(), "review_title": (title or "").strip()}
+
+
 def load_reviews(args, language):
     """Return the ``DatasetDict`` of one language, with the columns review_body, review_title and language.
 
     Differs from the chapter: ``amazon_reviews_multi`` was withdrawn; copies of it are files in a folder or on the Hub.
     """
     source = common.locate(args.dataset, "--dataset", language)  # arguments of load_dataset
-    remedy = "it must be CSV, JSON, JSONL or Parquet in UTF-8, with the columns of --text-column and --title-column"
+    remedy = "it must be CSV, JSON, JSONL or Parquet in UTF-8, with texts in --text-column and --title-column"
     with common.expected(f"cannot read {args.dataset}", remedy):
-        reviews = load_dataset(**source)
-        for name, column in (("review_body", args.text_column), ("review_title", args.title_column)):
-            if column != name:
-                reviews = reviews.rename_column(column, name)
+        columns = [args.text_column, args.title_column]
+        reviews = load_dataset(**source).map(name_texts, input_columns=columns, remove_columns=columns)
     if "language" not in next(iter(reviews.values())).column_names:
         if len(args.languages) > 1 and not source.get("data_dir"):
             common.fail(f"{args.dataset} has no column 'language'; name one language with --languages")
         reviews = reviews.map(lambda example: {"language": language})
-    columns = [*COLUMNS, "product_category"] if args.categories else COLUMNS
-    remedy = "see --text-column, --title-column and --categories"
-    common.check_columns(next(iter(reviews.values())), columns, args.dataset, remedy)
     return reviews.filter(lambda code: code == language, input_columns="language")
 
 
@@ -71,7 +71,7 @@ def filter_books(example, categories):
 def word_table(books):
     """Return a ``DataFrame`` of the rows of all splits, with the words that their reviews and titles have."""
     tables = [rows.select_columns(COLUMNS).to_pandas().assign(split=split) for split, rows in books.items()]
-    words = pd.concat(tables).fillna("")
+    words = pd.concat(tables)
     for name, column in (("review", "review_body"), ("title", "review_title")):
         words[name] = list(map(common.count_words, words[column], words.language))
     return words
@@ -79,16 +79,13 @@ def word_table(books):
 
 def draw_title_lengths(words, path):
     """Draw how many reviews and titles have how many words, a bar a word, for each language."""
-    languages = sorted(words.language.unique())
-    size = (10, 3 * len(languages))
-    figure, axes = plt.subplots(len(languages), 2, figsize=size, squeeze=False, layout="constrained")
-    for (language, name), axis in zip(product(languages, ("review", "title")), axes.flat, strict=True):
-        rows = words[words.language == language]
-        limit, short = int(rows[name].quantile(0.99)), rows.title <= 2
-        parts, labels = [rows[name][~short], rows[name][short]], ["kept", "dropped: title of one or two words"]
+    groups = words.groupby("language")
+    figure, axes = plt.subplots(len(groups), 2, figsize=(10, 3 * len(groups)), squeeze=False, layout="constrained")
+    for ((language, rows), name), axis in zip(product(groups, ["review", "title"]), axes.flat, strict=True):
+        limit, kept = int(rows[name].quantile(0.99)), rows.title > 2
+        parts, labels = [rows[name][kept], rows[name][~kept]], ["kept", "dropped: title of one or two words"]
         axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
-        axis.set(title=f"Words in a {name}, {language}", ylabel="reviews",
-                 xlabel=f"words, up to the {limit} that 99% do not exceed")  # fmt: skip
+        axis.set(title=f"Words in a {name}, {language}", xlabel="words, without the longest 1%", ylabel="reviews")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
 
@@ -113,9 +110,8 @@ def show_model_inputs(rows, checkpoint):
 
 def check_splits(args, books, words):
     """Print the rows of each split, and what is odd about them; end the run if one has none."""
-    if len(empty := words[words.review == 0]):
-        example = f"such as the one titled {empty.review_title.iloc[0]!r}"
-        common.fail(f"{args.dataset} has {len(empty)} empty reviews, {example}; fill or remove them")
+    if empty := (words.review == 0).sum():
+        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
     twice = words.duplicated(["split", "review_body"])
     elsewhere = words[~twice].duplicated("review_body")
     print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
@@ -125,7 +121,8 @@ def check_splits(args, books, words):
         elif not len(books[split]):
             common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
         else:
-            print(f"{split}: {books[split].to_pandas()['language'].value_counts().to_dict()}")
+            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
+            print(f"{split}: {counts}")
 
 
 @common.command()
@@ -145,7 +142,8 @@ def main():
 
         # 2. Keep the books
         if args.categories:
-            categories_df = next(iter(reviews.values())).select_columns("product_category").to_pandas()
+            with common.expected(f"cannot choose books of {args.dataset}", "see --categories"):
+                categories_df = next(iter(reviews.values())).select_columns("product_category").to_pandas()
             print(f"\n=== {language}: the 20 largest categories of {len(categories_df):,} reviews ===")
             print(categories_df["product_category"].value_counts()[:20].to_string())
             reviews = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})

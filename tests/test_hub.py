@@ -135,7 +135,7 @@ def test_a_push_that_fails_loses_nothing(hub, amazon, token, broken, words, tmp_
 
 def test_without_a_network_one_line_says_what_to_do(tmp_path):
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    for script, remedy in (("prepare_data.py", "--dataset"), ("predict.py", "--model")):
+    for script, remedy in (("prepare_data.py", "--model"), ("predict.py", "--model")):
         flags = ["--model", "google/mt5-small", "A book."] if script == "predict.py" else ["--preset", "amazon"]
         result = run(script, *flags, check=False, **environment)
         assert result.returncode == 2

@@ -68,10 +68,13 @@ def test_layouts_of_the_corpus(layout, tmp_path):
 
 
 def test_somebodys_own_table(tmp_path):
-    rows = [{"comment": row["review_body"], "headline": row["review_title"]} for row in first_books("en", "train")]
-    write_csv(tmp_path / "own.csv", rows)
+    rows = [{"comment": row["review_body"], "headline": row["review_title"], "review_body": "another text"}
+            for row in first_books("en", "train")]  # fmt: skip
+    write_csv(tmp_path / "elsewhere.csv", rows)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/own.csv").symlink_to(tmp_path / "elsewhere.csv")
     flags = ["--text-column", "comment", "--title-column", "headline", "--languages", "en", "--categories"]
-    printed = run("prepare_data.py", "--dataset", tmp_path / "own.csv", "--data", tmp_path / "data", *flags,
+    printed = run("prepare_data.py", "--dataset", tmp_path / "folder/own.csv", "--data", tmp_path / "data", *flags,
                   "--validation-share", 0.25).stdout  # fmt: skip
     books = load_from_disk(tmp_path / "data")
     assert {split: len(rows) for split, rows in books.items()} == {"train": 9, "validation": 3}
