@@ -90,41 +90,6 @@ def draw_title_lengths(words, path):
     figure.savefig(path)
 
 
-def show_model_inputs(rows, checkpoint):
-    """Print what the tokenizer, preprocess_function and the collator make of texts; a training does it to all."""
-    tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
-    inputs = tokenizer("I loved reading the Hunger Games!")
-    print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
-
-    features = list(Dataset.from_dict(common.preprocess_function(rows[:2], tokenizer, config)))
-    print("\nTwo rows after preprocess_function: lists of ids, each as long as its text", *features, sep="\n")
-
-    with common.expected(f"cannot train {checkpoint}", "name an encoder with a decoder"), torch.device("meta"):
-        # The collator asks only how the model shifts labels: no weights are needed.
-        model = AutoModelForSeq2SeqLM.from_config(config)
-    data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    print("\nThe same from the collator: padded to the longer row, labels with -100, which the loss ignores;")
-    print("decoder_input_ids are the labels shifted right by one, so that each step predicts the next token")
-    print(data_collator(features))
-
-
-def check_splits(args, books, words):
-    """Print the rows of each split, and what is odd about them; end the run if one has none."""
-    if empty := (words.review == 0).sum():
-        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
-    twice = words.duplicated(["split", "review_body"])
-    elsewhere = words[~twice].duplicated("review_body")
-    print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
-    for split in SPLITS:
-        if split not in books:
-            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
-        elif not len(books[split]):
-            common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
-        else:
-            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
-            print(f"{split}: {counts}")
-
-
 @common.command()
 def main():
     flags = "preset dataset languages text_column title_column categories validation_share data model seed"
@@ -159,25 +124,50 @@ def main():
     print("\n=== all languages ===")
     show_samples(books, seed=args.seed)
 
-    # 4. Drop titles of one or two words: they say too little to learn from. Words are what stands between spaces; in
-    # languages without spaces, characters are counted.
+    # 4. Drop titles of one or two words (in languages without spaces, characters): they say too little to learn from
     words = word_table(books)
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
-    if args.validation_share and "train" in books and "validation" not in books:
-        parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
+    if args.validation_share and "validation" not in books:
+        with common.expected("cannot take --validation-share of train", "see --languages and --categories"):
+            parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
         books |= {"train": parts["train"], "validation": parts["test"]}
-    check_splits(args, books, words)
+
+    # 5. See what is left, and what is odd about it
+    if empty := (words.review == 0).sum():
+        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
+    twice = words.duplicated(["split", "review_body"])
+    elsewhere = words[~twice].duplicated("review_body")
+    print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
+    for split in SPLITS:
+        if split not in books:
+            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
+        elif not len(books[split]):
+            common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
+        else:
+            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
+            print(f"{split}: {counts}")
 
     with common.new_files(args.data, key="dataset_dict.json") as folder:
-        # 5. What a model will see; the preset sample trains a tiny one, made here
+        # 6. What a model will see; the preset sample trains a tiny one, made here
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
             # A program of its own, with nothing of the chapter in it
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
-        show_model_inputs(rows, checkpoint)
+        tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
+        inputs = tokenizer("I loved reading the Hunger Games!")
+        print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
+        features = list(Dataset.from_dict(common.preprocess_function(rows[:2], tokenizer, config)))
+        print("\nTwo rows after preprocess_function: lists of ids, each as long as its text", *features, sep="\n")
+        with common.expected(f"cannot train {checkpoint}", "name an encoder with a decoder"), torch.device("meta"):
+            # The collator asks only how the model shifts labels: no weights are needed.
+            model = AutoModelForSeq2SeqLM.from_config(config)
+        data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+        print("\nThe same from the collator: padded to the longer row, labels with -100, which the loss ignores;")
+        print("decoder_input_ids are the labels shifted right by one, so that each step predicts the next token")
+        print(data_collator(features))
 
-        # 6. Save
+        # 7. Save
         draw_title_lengths(words, folder / "title_lengths.png")
         common.write_json(folder / "arguments.json", vars(args))
         books.save_to_disk(folder)

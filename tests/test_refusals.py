@@ -23,6 +23,7 @@ OURS = '{"arguments": {"preset": "sample"}}'  # what marks a folder as written b
 HEAD = "review_body,review_title,language,product_category\n"
 FILES = {  # what the rows below may find in their folder
     "good.csv": HEAD + "I liked it,A good little book,en,book\nI hated it,A bad little book,en,book\n",
+    "one.csv": HEAD + "I liked it,A good little book,en,book\n",
     "short.csv": HEAD + "I liked it,Good book,en,book\n",
     "hole.csv": HEAD + 'ok,A good little book,en,book\n"",A bad little book,en,book\n',
     "latin1.csv": (HEAD + "un café,Un buen café solo,es,book\n").encode("latin-1"),
@@ -83,6 +84,7 @@ REFUSED = [  # script, flags, words of the one line
     ("prepare_data", f"--dataset {{here}}/empty {PREPARE}", ["empty", "CSV, JSON, JSONL or Parquet"]),
     ("prepare_data", f"--dataset {{here}}/short.csv {PREPARE}", ["no review is left", "--languages"]),
     ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --languages de", ["no review is left", "--languages"]),
+    ("prepare_data", f"--dataset {{here}}/one.csv {PREPARE} --validation-share 0.1", ["--validation-share", "n_samples=1"]),
     ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --text-column body", ["good.csv", "body", "--text-column"]),
     ("prepare_data", f"--dataset {{here}}/plain.csv {BOOKS} --languages en", ["'product_category'", "--categories"]),
     ("prepare_data", f"--dataset {{here}}/plain.csv {PREPARE}", ["no column 'language'", "--languages"]),
