@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+import zlib
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,6 @@ import punkt
 import torch
 import transformers
 from accelerate import PartialState
-from datasets.fingerprint import Hasher
 from matplotlib.figure import Figure
 from nltk.stem import SnowballStemmer
 from rouge_score.rouge_scorer import RougeScorer
@@ -491,9 +491,10 @@ class Run:
         # All but these must be the same when the run is resumed.
         free = ["data", "dataset", "output_dir", "push_to_hub", "report_to", "save_steps", "resume"]
         self.run = {name: value for name, value in vars(args).items() if name not in free}
-        corpus = [Path(file["filename"]).read_bytes() for rows in books.values() for file in rows.cache_files]
-        vocabulary = sorted(tokenizer.get_vocab().items())
-        self.run |= {"corpus": Hasher.hash(corpus), "vocabulary": Hasher.hash(vocabulary), "processes": processes}
+        files = [file["filename"] for rows in books.values() for file in rows.cache_files]
+        self.run["corpus"] = [zlib.crc32(np.memmap(file, mode="r")) for file in files]
+        self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
+        self.run["processes"] = processes
         self.newest, self.state = None, {"step": 0, "max_steps": None, "log": [], "epochs": []}
         with PartialState().main_process_first():
             shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed

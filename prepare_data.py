@@ -68,13 +68,10 @@ def filter_books(example, categories):
     return example["product_category"] in categories
 
 
-def word_table(books):
-    """Return a ``DataFrame`` of the rows of all splits, with the words that their reviews and titles have."""
-    tables = [rows.select_columns(COLUMNS).to_pandas().assign(split=split) for split, rows in books.items()]
-    words = pd.concat(tables)
-    for name, column in (("review", "review_body"), ("title", "review_title")):
-        words[name] = list(map(common.count_words, words[column], words.language))
-    return words
+def word_counts(example):
+    """Return the number of words of a review and its title, and a number that tells the review from others."""
+    review, title = (common.count_words(example[column], example["language"]) for column in COLUMNS[:2])
+    return {"review": review, "title": title, "hash": hash(example["review_body"])}
 
 
 def draw_title_lengths(words, path):
@@ -88,6 +85,23 @@ def draw_title_lengths(words, path):
         axis.set(title=f"Words in a {name}, {language}", xlabel="words, without the longest 1%", ylabel="reviews")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
+
+
+def check_splits(args, books, words):
+    """Print the rows of each split, and what is odd about them; end the run if one has none."""
+    if empty := (words.review == 0).sum():
+        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
+    twice = words.duplicated(["split", "hash"])
+    elsewhere = words[~twice].duplicated("hash")
+    print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
+    for split in SPLITS:
+        if split not in books:
+            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
+        elif not len(books[split]):
+            common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
+        else:
+            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
+            print(f"{split}: {counts}")
 
 
 @common.command()
@@ -125,30 +139,17 @@ def main():
     show_samples(books, seed=args.seed)
 
     # 4. Drop titles of one or two words (in languages without spaces, characters): they say too little to learn from
-    words = word_table(books)
+    counted = books.select_columns(COLUMNS).map(word_counts, remove_columns=COLUMNS[:2])
+    words = pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     if args.validation_share and "validation" not in books:
         with common.expected("cannot take --validation-share of train", "see --languages and --categories"):
             parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
         books |= {"train": parts["train"], "validation": parts["test"]}
-
-    # 5. See what is left, and what is odd about it
-    if empty := (words.review == 0).sum():
-        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
-    twice = words.duplicated(["split", "review_body"])
-    elsewhere = words[~twice].duplicated("review_body")
-    print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
-    for split in SPLITS:
-        if split not in books:
-            print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
-        elif not len(books[split]):
-            common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
-        else:
-            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
-            print(f"{split}: {counts}")
+    check_splits(args, books, words)
 
     with common.new_files(args.data, key="dataset_dict.json") as folder:
-        # 6. What a model will see; the preset sample trains a tiny one, made here
+        # 5. What a model will see; the preset sample trains a tiny one, made here
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
@@ -167,7 +168,7 @@ def main():
         print("decoder_input_ids are the labels shifted right by one, so that each step predicts the next token")
         print(data_collator(features))
 
-        # 7. Save
+        # 6. Save
         draw_title_lengths(words, folder / "title_lengths.png")
         common.write_json(folder / "arguments.json", vars(args))
         books.save_to_disk(folder)
