@@ -32,7 +32,7 @@ class SummarizationTrainer(Seq2SeqTrainer):
     """``Seq2SeqTrainer`` that does what train_accelerate.py does; on a first reading, go on to ``main()``."""
 
     def _get_train_sampler(self, train_dataset):
-        return common.LengthGroupedSampler(train_dataset, self.flags, self.args.world_size)  # main() sets self.flags
+        return self.sampler  # main() sets it and self.run
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         # The Trainer averages the mean losses of the batches, so that they depend on how rows are batched.
@@ -106,6 +106,7 @@ def main():
         report_to=args.report_to or "none",
         seed=args.seed,
     )
+    training_args._n_gpu = 1  # else one process drives all GPUs by DataParallel, with larger steps and a wrong loss
     state = training_args.distributed_state
     common.start_run(args, state)
 
@@ -128,6 +129,7 @@ def main():
             remove_columns=books["train"].column_names,  # texts, which the collator could not pad
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, state.num_processes)
 
     # 4. Metric
     def compute_metrics(eval_pred):
@@ -151,7 +153,7 @@ def main():
         compute_metrics=compute_metrics,
     )
     run = common.Run(args, books, tokenizer, state.num_processes)
-    trainer.flags, trainer.run = args, run
+    trainer.sampler, trainer.run = sampler, run
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingCallback(run))
     started = time.time()
