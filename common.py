@@ -92,7 +92,7 @@ FLAGS = TRAINING_FLAGS | {
     "examples": (number(int, 0) | {"nargs": "+"}, None, "rows of the test split to show"),
     "language": (TEXT, None, "code of the reviews' language, where no column 'language' has it"),
     "input": (TEXT, None, "file to summarize: CSV, JSON, JSONL, Parquet or TXT (a review a line)"),
-    "output": (TEXT, None, "file for the summaries of --input or --split: .csv, else JSONL"),
+    "output": (TEXT, None, "file for the summaries: .csv, else JSONL"),
     "scores": (TEXT, None, "file for the table of --split, as JSON"),
     "text": ({"nargs": "*"}, [], "reviews to summarize; - reads one from standard input"),
 }
@@ -237,8 +237,8 @@ def check_hub(remedy):
 def locate(path, flag, language=""):
     """Return what ``load_dataset`` needs to read a file, a folder, its folder of the ``language`` or a Hub data set."""
     if Path(path).is_file():
-        folder, file = Path(path).absolute().parent, glob.escape(Path(path).name)
-        return {"path": str(folder), "data_files": file, "cache_dir": CACHE.name}
+        file = Path(path).absolute()
+        return {"path": str(file.parent), "data_files": glob.escape(str(file)), "cache_dir": CACHE.name}
     exists, folder = os.path.isdir, path
     if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
         check_hub(f"without a network give {flag} a file or folder instead of {path}")

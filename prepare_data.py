@@ -89,11 +89,6 @@ def draw_title_lengths(words, path):
 
 def check_splits(args, books, words):
     """Print the rows of each split, and what is odd about them; end the run if one has none."""
-    if empty := (words.review == 0).sum():
-        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
-    twice = words.duplicated(["split", "hash"])
-    elsewhere = words[~twice].duplicated("hash")
-    print(f"\nOf all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
     for split in SPLITS:
         if split not in books:
             print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
@@ -102,6 +97,11 @@ def check_splits(args, books, words):
         else:
             counts = {language: books[split]["language"][:].count(language) for language in args.languages}
             print(f"{split}: {counts}")
+    if empty := (words.review == 0).sum():
+        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
+    twice = words.duplicated(["split", "hash"])
+    elsewhere = words[~twice].duplicated("hash")
+    print(f"Of all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
 
 
 @common.command()

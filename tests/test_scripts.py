@@ -4,6 +4,7 @@ import csv
 import gzip
 import importlib
 import json
+import os
 import shutil
 import sys
 from collections import Counter
@@ -289,6 +290,7 @@ def test_a_flag_goes_before_the_launcher_and_the_launcher_before_the_preset(monk
     monkeypatch.setattr(sys, "argv", ["train_accelerate.py", *flags.split()])
     presets = importlib.import_module("train_accelerate").PRESETS
     assert parse_args("", TRAINING_FLAGS, presets).bf16 is bf16
+    assert os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no"  # where the Trainer would read it
 
 
 # ---- the README's first command ----------------------------------------------------------------
