@@ -63,7 +63,7 @@ TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's
     "model": (TEXT, None, "folder or Hub id of a checkpoint; tiny: the one that prepare_data.py made"),
     "output_dir": (TEXT, None, "folder to write to"),
     "max_input_length": (number(int, 1), 512, "tokens of a review; more are cut off"),
-    "max_target_length": (number(int, 1), 30, "tokens of a title; more are cut off, and none are written"),
+    "max_target_length": (number(int, 1), 30, "tokens of a title; more are cut off or not written"),
     "epochs": (number(int, 1), 10, "passes over the training split"),
     "batch_size": (number(int, 1), 8, "rows a device and batch"),
     "learning_rate": (number(float, 1e-30, 1e30), None, "of the first step; falls to 0 linearly"),
@@ -213,7 +213,7 @@ def write_json(file, content):
 
 @contextmanager
 def new_files(folder, key):
-    """Yield an empty folder and move its entries to ``folder`` when the block has ended well; others stay there.
+    """Yield an empty folder and move its entries to ``folder`` when the block has ended well; what else it holds stays.
 
     ``key``, without which nothing loads, goes first and comes last: a torn folder is never taken for a whole one.
     """
@@ -321,7 +321,7 @@ def load_checkpoint(args):
     options = {"dtype": torch.float32, "attn_implementation": attention, "output_loading_info": True}
     model, report = load(auto_class, name, **options)
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
-        fail(f"--model {name}: {len(wrong)} weights are missing or unknown, such as {wrong[0]}; they would be random")
+        fail(f"--model {name}: {len(wrong)} weights are missing (they would be random) or unknown, such as {wrong[0]}")
     # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then whatever ties
     # weights again overwrites the head. In the other families it is tied, and saved without the head.
     model.config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -334,10 +334,12 @@ def load_checkpoint(args):
     generation.max_new_tokens, generation.max_length = args.max_target_length, None  # that counts the start token too
     generation.min_length = 0  # BART's is one for summaries of news
     generation.num_beams = args.num_beams or generation.num_beams
+    if args.num_beams == 1:  # settings for beams alone could not be saved
+        generation.early_stopping, generation.length_penalty = None, None
     if language_ids(tokenizer):
         generation.forced_bos_token_id = None  # one language for all rows of a batch
     # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
-    pieces = enumerate(tokenizer.convert_ids_to_tokens(range(model.config.vocab_size)))  # get_vocab() may hide a twin
+    pieces = enumerate(tokenizer.convert_ids_to_tokens(range(model.config.vocab_size)))  # get_vocab() has twins once
     generation.suppress_tokens = [id_ for id_, piece in pieces if piece is None or "<extra_id_" in piece] or None
     return tokenizer, model
 
@@ -348,10 +350,7 @@ def language_ids(tokenizer):
 
 
 def preprocess_function(examples, tokenizer, config, max_input_length=512, max_target_length=30):
-    """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels; without titles, no labels.
-
-    Differs from the chapter: two calls, because ``text_target`` would share ``max_length``.
-    """
+    """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels; without titles, no labels."""
     task = (getattr(config, "task_specific_params", None) or {}).get("summarization") or {}
     reviews = [task.get("prefix", "") + review for review in examples["review_body"]]  # T5: "summarize: "
     positions, prompts = getattr(config, "max_position_embeddings", max_input_length), None
@@ -461,7 +460,7 @@ def row_losses(outputs, labels):
 
 
 def dropout(hidden, p=0.5, training=True, inplace=False):
-    """Do what ``torch.nn.functional.dropout`` does, with 16 random bits a value; on a CPU, its doubles take longer."""
+    """Do what PyTorch's does, with 16 random bits a value; that draws doubles, which takes longer on a CPU."""
     if not training or not p:
         return hidden
     bits = torch.empty(hidden.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
@@ -481,7 +480,8 @@ def mixed_precision(bf16):
 class Run:
     """What a training has done so far, and its checkpoints --output-dir/checkpoints/checkpoint-<step>.
 
-    They come out of the folder .new whole and go by way of it. --output-dir/run.json says whether the model is saved.
+    One is written in the folder .new and renamed when whole; to be removed, it is renamed back first.
+    --output-dir/run.json says whether the model is saved.
     """
 
     def __init__(self, args, books, tokenizer, processes):
@@ -558,9 +558,8 @@ class Run:
         loss = np.mean([row["loss"] for row in log[epochs[-1]["step"] if epochs else 0 :]]).item()
         row = {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
         epochs.append(row)
-        if PartialState().is_main_process:
-            texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
-            tqdm.write(f"epoch {len(epochs):2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
+        texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
+        print_main(f"epoch {len(epochs):2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
 
 
 # ---- Metrics for text summarization ------------------------------------------------------------
@@ -573,8 +572,8 @@ punkt.load_model("spanish").abbrev_types |= {"sra", "dra", "srta", "ee"}  # "EE.
 
 
 def count_words(text, language):
-    """Return the number of words between spaces in ``text`` (None: 0); in Japanese and Chinese, of characters."""
-    return len(re.findall(r"\S" if language in NO_SPACES else r"\S+", text or ""))
+    """Return the number of words between spaces in ``text``; in Japanese and Chinese, of characters."""
+    return len(re.findall(r"\S" if language in NO_SPACES else r"\S+", text))
 
 
 def sent_tokenize(text, language):
@@ -696,8 +695,7 @@ def write_results(folder, args, scores, **measured):
 
 
 def save_model(args, tokenizer, model, scores, run, state_dict=None, **measured):
-    """Print the scores; write model, tokenizer, results.json, log.csv and model card to ``--output-dir``."""
-    print("\n" + score_table(scores, "validation"))
+    """Write model, tokenizer, results, logs, picture and model card to ``--output-dir``; print the scores."""
     with new_files(args.output_dir, key="config.json") as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder, state_dict=state_dict)
@@ -708,6 +706,7 @@ def save_model(args, tokenizer, model, scores, run, state_dict=None, **measured)
         draw_training(folder / "training.png", log, epochs, scores["all"]["lead-3"])
         write_model_card(folder, args, scores)
     write_json(Path(args.output_dir, "run.json"), {"run": vars(args), "finished": True})
+    print("\n" + score_table(scores, "validation"))
     print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
 
 

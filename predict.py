@@ -10,9 +10,9 @@ Chapter section: "Using your fine-tuned model"; its pipeline("summarization") is
 
 Reads   --model: a folder (results/<preset>-trainer, which train_trainer.py writes) or a Hub id; for --input a file
         with a column review_body, or TXT with a review a line
-Writes  summaries to the screen; with --output, all columns and the summaries (for --split also lead_3) to a file;
+Writes  summaries to the screen or, with --output, all columns and the summaries (for --split also lead_3) to a file;
         for --split a table of scores to the screen, with --scores also as JSON
-Takes   seconds on the sample; --split validation gives the scores that the training script printed
+Takes   seconds; on the sample, --split validation gives the scores that the training script printed
 """
 
 import os
@@ -65,6 +65,8 @@ def main():
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.scores and not args.split:
         common.fail("--scores needs --split")
+    if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
+        common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
     for file in filter(None, (args.output, args.scores)):
         if args.input and Path(file).resolve() == Path(args.input).resolve():
             common.fail(f"{file} is --input, which would be overwritten; name another file")
@@ -72,12 +74,12 @@ def main():
 
     # 1. What to summarize
     if args.text:
-        texts = [os.fdopen(0).read() if text == "-" else text for text in args.text]  # 0: standard input
+        texts = [os.fdopen(0, errors="replace").read() if text == "-" else text for text in args.text]  # 0: stdin
         rows = Dataset.from_dict({args.text_column: texts})
     elif args.input:
-        with common.expected(f"cannot read --input {args.input}", "it holds no review or is not in UTF-8"):
+        with common.expected(f"cannot read --input {args.input}", "it must be CSV, JSON, Parquet or TXT in UTF-8"):
             rows = load_dataset(**common.locate(args.input, "--input"), split="train")
-        if rows.column_names == ["text"]:  # TXT
+        if rows.column_names == ["text"] and args.text_column != "text":  # TXT
             rows = rows.rename_column("text", args.text_column)
     elif args.split:  # in the order of the training scripts, so that intervals come out the same
         rows = common.longest_first(common.load_prepared(args, args.split)[args.split])
@@ -98,15 +100,13 @@ def main():
     reviews["language"] = [args.language or language for language in languages]  # which mBART-50 must be told
 
     # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
-    if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
-        common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
     tokenizer, model = common.load_checkpoint(args)
     # All weights in bf16; in training they stay in fp32, and only products are in bf16
     dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
     # 3. Summaries
-    summaries = summarize(tokenizer, model, Dataset.from_dict(reviews), args)
+    summaries = summarize(tokenizer, model, Dataset.from_dict(reviews), args)  # without titles: no labels to pad
     rows = rows.add_column("summary", summaries)
     if args.split:
         scores = common.score(rows, args.rouge, summaries)

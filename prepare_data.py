@@ -69,7 +69,7 @@ def filter_books(example, categories):
 
 
 def word_counts(example):
-    """Return the number of words of a review and its title, and a number that tells the review from others."""
+    """Return the number of words of a review and its title, and a hash, by which the same review is found again."""
     review, title = (common.count_words(example[column], example["language"]) for column in COLUMNS[:2])
     return {"review": review, "title": title, "hash": hash(example["review_body"])}
 
@@ -80,7 +80,7 @@ def draw_title_lengths(words, path):
     figure, axes = plt.subplots(len(groups), 2, figsize=(10, 3 * len(groups)), squeeze=False, layout="constrained")
     for ((language, rows), name), axis in zip(product(groups, ["review", "title"]), axes.flat, strict=True):
         limit, kept = int(rows[name].quantile(0.99)), rows.title > 2
-        parts, labels = [rows[name][kept], rows[name][~kept]], ["kept", "dropped: title of one or two words"]
+        parts, labels = [rows[name][kept], rows[name][~kept]], ["kept", "dropped: title of less than three words"]
         axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
         axis.set(title=f"Words in a {name}, {language}", xlabel="words, without the longest 1%", ylabel="reviews")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -135,25 +135,27 @@ def main():
     for split in SPLITS:
         if parts := [reviews[split] for reviews in corpus if split in reviews]:
             books[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
-    print("\n=== all languages ===")
-    show_samples(books, seed=args.seed)
-
-    # 4. Drop titles of one or two words (in languages without spaces, characters): they say too little to learn from
-    counted = books.select_columns(COLUMNS).map(word_counts, remove_columns=COLUMNS[:2])
-    words = pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
-    books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     if args.validation_share and "validation" not in books:
         with common.expected("cannot take --validation-share of train", "see --languages and --categories"):
             parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
         books |= {"train": parts["train"], "validation": parts["test"]}
+    if not books:
+        common.fail(f"{args.dataset} has none of the splits {', '.join(SPLITS)}; name its files so")
+    print("\n=== all languages ===")
+    show_samples(books, seed=args.seed)
+
+    # 4. Drop titles of less than three words (in languages without spaces, characters): they say too little to learn from
+    counted = books.select_columns(COLUMNS).map(word_counts, remove_columns=COLUMNS[:2])
+    words = pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
+    books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     check_splits(args, books, words)
 
     with common.new_files(args.data, key="dataset_dict.json") as folder:
-        # 5. What a model will see; the preset sample trains a tiny one, made here
+        # 5. What a model will see: a training does this to all rows. The tiny model of --model tiny is made here
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
-            # A program of its own, with nothing of the chapter in it
+            # A program of its own in a folder that is no package, with nothing of the chapter in it
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
         tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
         inputs = tokenizer("I loved reading the Hunger Games!")

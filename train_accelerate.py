@@ -43,7 +43,7 @@ def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
         # Differs from the chapter: rows of about one length in a step, so that little is padded
         sampler=common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes),
         collate_fn=data_collator,
-        generator=torch.Generator(),  # else each epoch draws from the random states that a checkpoint holds
+        generator=torch.Generator(),  # else each epoch takes a number from dropout's, and a resumed one another
     )
     # Without gradients, batches of four times the size fit.
     eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
@@ -85,7 +85,7 @@ def evaluate(accelerator, model, dataloader, tokenizer):
     summaries, losses = [], []
     for batch in tqdm(dataloader, desc="Evaluate", leave=False):
         labels = batch.pop("labels")  # the collator has shifted them right, as decoder_input_ids
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), accelerator.autocast():  # weights are cast once a batch, not once a token
             outputs = model(**batch)
             # Differs from the chapter: reviews are encoded once for both, the loss and the summary.
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -117,8 +117,8 @@ def push(accelerator, model, tokenizer, args, epoch, upload):
 @common.command()
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
-    precision = common.mixed_precision(args.bf16)
-    accelerator = Accelerator(mixed_precision=precision, log_with=args.report_to, project_dir=args.output_dir)
+    device = {"cpu": not torch.cuda.is_available(), "mixed_precision": common.mixed_precision(args.bf16)}
+    accelerator = Accelerator(log_with=args.report_to, project_dir=args.output_dir, **device)
     common.start_run(args, accelerator)
 
     # 1. Data
@@ -148,8 +148,7 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader
     )
     register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
-    batches_a_step = args.gradient_accumulation_steps
-    steps_per_epoch = len(train_dataloader) // batches_a_step  # the sampler gives whole steps
+    steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps  # the sampler gives whole steps
     max_steps = args.max_steps or args.epochs * steps_per_epoch
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
 
@@ -167,16 +166,17 @@ def main():
         model.train()
         train_dataloader.set_epoch(epoch)
         done = run.state["step"] % steps_per_epoch  # not 0 where --resume goes on inside an epoch
-        batches = iter(accelerator.skip_first_batches(train_dataloader, done * batches_a_step))
+        batches = iter(accelerator.skip_first_batches(train_dataloader, done * args.gradient_accumulation_steps))
         last_step = min((epoch + 1) * steps_per_epoch, max_steps)
         for step in range(run.state["step"] + 1, last_step + 1):
-            loss, grad_norm = backward(accelerator, model, list(islice(batches, batches_a_step)))
+            step_batches = list(islice(batches, args.gradient_accumulation_steps))
+            loss, grad_norm = backward(accelerator, model, step_batches)
             run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
             accelerator.log(run.state["log"][-1], step=step)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
-            run.state["lr_scheduler"] = lr_scheduler.state_dict()  # a few numbers; accelerate would pickle them
+            run.state["lr_scheduler"] = lr_scheduler.state_dict()  # accelerate would pickle it: code
             progress_bar.update(1)
             if args.save_steps and step % args.save_steps == 0 and step < last_step:
                 with run.saving() as folder:  # the last step of an epoch is saved after its evaluation
@@ -184,8 +184,9 @@ def main():
 
         # Evaluation
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        run.end_epoch(eval_loss, common.rouge_rows(summaries, books["validation"], args.rouge).mean())
-        accelerator.log(run.state["epochs"][-1], step=run.state["step"])
+        scores = common.rouge_rows(summaries, books["validation"], args.rouge).mean()
+        run.end_epoch(eval_loss, scores)
+        accelerator.log({"eval_loss": eval_loss, **scores}, step=run.state["step"])
 
         # Save and upload
         with run.saving() as folder:

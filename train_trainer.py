@@ -36,21 +36,21 @@ class SummarizationTrainer(Seq2SeqTrainer):
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         # The Trainer averages the mean losses of the batches, so that they depend on how rows are batched.
-        # Here each row gets its own; reviews are encoded once for both, the loss and the summary.
+        # Here each row gets its summed loss and tokens; reviews are encoded once for both, the loss and the summary.
         inputs = self._prepare_inputs(inputs)
         labels = inputs.pop("labels")  # the collator has shifted them right, as decoder_input_ids
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), self.accelerator.autocast():  # weights are cast once a batch, not once a token
             outputs = model(**inputs)
             generated_tokens = self.model.generate(**common.generation_inputs(self.processing_class, inputs, outputs))
-        # Seq2SeqTrainer pads with -100, which cannot be decoded, and counts the rows that fill up the last batch twice.
+        # Seq2SeqTrainer would pad with -100, which cannot be decoded.
         longest = self.model.generation_config.max_new_tokens + 2  # the start token and mBART-50's language
         generated_tokens = self._pad_tensors_to_max_len(generated_tokens, longest)
-        self.gather_function = self.accelerator.gather_for_metrics
+        self.gather_function = self.accelerator.gather_for_metrics  # its own scores what fills up the last batch twice
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
     def _save_checkpoint(self, model, trial):
         with self.run.saving() as folder:  # moves it into place when it is whole
-            self.args.output_dir = str(folder.parent)
+            self.args.output_dir = str(folder.parent)  # in which the Trainer writes checkpoint-<step>
             super()._save_checkpoint(model, trial)
 
 
@@ -99,10 +99,10 @@ def main():
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=4 * args.batch_size,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        predict_with_generate=True,
-        use_cpu=not torch.cuda.is_available(),
+        predict_with_generate=True,  # as in the chapter; here prediction_step generates
+        use_cpu=not torch.cuda.is_available(),  # not Apple's GPU, which lacks double precision
         bf16=common.mixed_precision(args.bf16) == "bf16",
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=False,  # all are used; the default looks for others in each step
         report_to=args.report_to or "none",
         seed=args.seed,
     )

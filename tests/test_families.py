@@ -250,6 +250,12 @@ def test_generation_settings_of_a_checkpoint(checkpoints, family, kept):
         assert {name: settings[name] for name in kept} == kept
 
 
+def test_beams_given_up_leave_settings_that_can_be_saved(checkpoints, tmp_path):
+    settings = opened(checkpoints["bart"], num_beams=1)[1].generation_config
+    settings.save_pretrained(tmp_path)
+    assert read_json(tmp_path / "generation_config.json")["num_beams"] == 1
+
+
 # ---- the scripts -------------------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--model {model} --input {here}/latin1.csv", ["latin1.csv", "UTF-8"]),
     ("predict", "--model {model} --input {here}/good.csv --text-column body", ["good.csv", "body", "--text-column"]),
     ("predict", "--model {model} --input {here}/numbers.csv", ["numbers.csv", "int", "--text-column"]),
-    ("predict", "--model {model} --input {here}/nothing.txt", ["nothing.txt", "no review"]),
+    ("predict", "--model {model} --input {here}/nothing.txt", ["nothing.txt", "TXT"]),
     ("predict", "--model {model} --input {here}/summary.csv", ["'summary'", "rename"]),
     # prepared data
     ("predict", "--model {model} --data {data} --examples 9999", ["--examples", "rows 0 to"]),
