@@ -65,12 +65,12 @@ def main():
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.scores and not args.split:
         common.fail("--scores needs --split")
-    if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
-        common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
     for file in filter(None, (args.output, args.scores)):
         if args.input and Path(file).resolve() == Path(args.input).resolve():
             common.fail(f"{file} is --input, which would be overwritten; name another file")
         Path(file).parent.mkdir(parents=True, exist_ok=True)
+    if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
+        common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
 
     # 1. What to summarize
     if args.text:

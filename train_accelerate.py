@@ -117,8 +117,8 @@ def push(accelerator, model, tokenizer, args, epoch, upload):
 @common.command()
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
-    device = {"cpu": not torch.cuda.is_available(), "mixed_precision": common.mixed_precision(args.bf16)}
-    accelerator = Accelerator(log_with=args.report_to, project_dir=args.output_dir, **device)
+    device = {"cpu": torch.backends.mps.is_available(), "mixed_precision": common.mixed_precision(args.bf16)}
+    accelerator = Accelerator(log_with=args.report_to, project_dir=args.output_dir, **device)  # Apple's has no doubles
     common.start_run(args, accelerator)
 
     # 1. Data
@@ -169,8 +169,7 @@ def main():
         batches = iter(accelerator.skip_first_batches(train_dataloader, done * args.gradient_accumulation_steps))
         last_step = min((epoch + 1) * steps_per_epoch, max_steps)
         for step in range(run.state["step"] + 1, last_step + 1):
-            step_batches = list(islice(batches, args.gradient_accumulation_steps))
-            loss, grad_norm = backward(accelerator, model, step_batches)
+            loss, grad_norm = backward(accelerator, model, list(islice(batches, args.gradient_accumulation_steps)))
             run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
             accelerator.log(run.state["log"][-1], step=step)
             optimizer.step()

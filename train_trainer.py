@@ -138,8 +138,7 @@ def main():
         loss, label_tokens = losses.sum(axis=0, dtype=float).tolist()
         summaries = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
         scores = common.rouge_rows(summaries, books["validation"], args.rouge)
-        # The Trainer puts "eval_" before each name.
-        return {"loss": loss / label_tokens} | scores.mean().to_dict()
+        return {"loss": loss / label_tokens} | scores.mean().to_dict()  # the Trainer makes it "eval_loss"
 
     # 5. Train
     trainer = SummarizationTrainer(

@@ -203,7 +203,6 @@ COMMANDS = [  # the same through the real command, from the root of the project
     ("train_accelerate.py", "--max-steps 0", "0 is not from 1"),
     ("predict.py", "hello", "run: python train_trainer.py --preset sample"),
     ("predict.py", "--preset amazon hello", "run: python train_trainer.py --preset amazon"),
-    ("predict.py", "--input none.csv", "none.csv does not exist"),
 ]
 
 
