@@ -80,7 +80,7 @@ def draw_title_lengths(words, path):
     figure, axes = plt.subplots(len(groups), 2, figsize=(10, 3 * len(groups)), squeeze=False, layout="constrained")
     for ((language, rows), name), axis in zip(product(groups, ["review", "title"]), axes.flat, strict=True):
         limit, kept = int(rows[name].quantile(0.99)), rows.title > 2
-        parts, labels = [rows[name][kept], rows[name][~kept]], ["kept", "dropped: title of less than three words"]
+        parts, labels = [rows[name][kept], rows[name][~kept]], ["kept", "dropped: title of fewer than three words"]
         axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
         axis.set(title=f"Words in a {name}, {language}", xlabel="words, without the longest 1%", ylabel="reviews")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -144,7 +144,7 @@ def main():
     print("\n=== all languages ===")
     show_samples(books, seed=args.seed)
 
-    # 4. Drop titles of less than three words (in languages without spaces, characters): they say too little to learn from
+    # 4. Drop titles of fewer than three words (in languages without spaces, characters): they say too little to learn from
     counted = books.select_columns(COLUMNS).map(word_counts, remove_columns=COLUMNS[:2])
     words = pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
