@@ -115,9 +115,7 @@ def parse_args(doc, flags, presets):
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer would put it before --no-bf16
     args = parser.parse_args()
     if launched in ("fp16", "fp8"):
-        fail(
-            f"--mixed_precision {launched}: mT5 overflows in its range (the loss becomes nan); leave it out or use bf16"
-        )
+        fail(f"--mixed_precision {launched}: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
     if empty := [flag.replace("_", "-") for flag, value in vars(args).items() if value == ""]:
         fail(f"--{empty[0]} must not be empty")
     print_main(f"Preset {args.preset} ({FLAGS['preset'][2]})")
