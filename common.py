@@ -17,6 +17,7 @@ import unicodedata
 import zlib
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import datasets
@@ -57,6 +58,7 @@ def number(kind, low, high=10**9):
 TEXT, SWITCH = {}, {"action": argparse.BooleanOptionalAction}
 PRESETS = {"choices": ["sample", "amazon"]}
 SCORINGS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
+TRACKERS = {"choices": ["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "swanlab"]}
 TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's presets have none, help)
     "preset": (PRESETS, "sample", "defaults: sample, a tiny mT5 on bundled reviews, or amazon, the chapter itself"),
     "data": (TEXT, None, "folder of the prepared data"),
@@ -78,7 +80,7 @@ TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's
     "bf16": (SWITCH, None, "products in bfloat16; None: where the device has them"),
     "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
     "rouge": (SCORINGS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
-    "report_to": (TEXT, None, "tracker of the losses and scores, such as tensorboard, which must be installed"),
+    "report_to": (TRACKERS, None, "tracker of the losses and scores; it must be installed"),
     "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
 }
 FLAGS = TRAINING_FLAGS | {
@@ -155,7 +157,7 @@ def expected(what, remedy):
 
 @contextmanager
 def command():
-    """Decorate the ``main`` of a script: files, signals and pipes that fail end in one line, a bug in its traceback."""
+    """Guard the ``main`` of a script: files, signals and pipes that fail end in one line, a bug in its traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     sys.stdout.reconfigure(errors="backslashreplace")  # on a terminal without accents
@@ -257,6 +259,8 @@ def start_run(args, state):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     if Path(args.output_dir).resolve() == Path(args.model).resolve():
         fail("--output-dir is the folder of --model, which would be overwritten; name another one")
+    if args.report_to and not find_spec(args.report_to):
+        fail(f"--report-to {args.report_to} is not installed; pip install it, or leave the flag out")
     if state.is_main_process:
         claim(args.output_dir, "run.json", "results.json")
     if state.is_main_process and args.push_to_hub:  # now, so that a bad token shows at once

@@ -120,6 +120,8 @@ REFUSED = [  # script, flags, words of the one line
     ("train_accelerate", f"{TRAIN} --model {{here}}/no_tokenizer", ["no_tokenizer", "tokenizer"]),
     ("predict", "--model {here}/no_tokenizer hello", ["no_tokenizer", "tokenizer"]),
     ("predict", "--model user/nowhere hello", ["user/nowhere", "--model"]),
+    *[(script, f"{TRAIN} --report-to clearml", ["--report-to clearml is not installed", "pip install"])
+      for script in ("train_trainer", "train_accelerate")],
     # folders that are not ours
     ("prepare_data", "--data {here}/raw", ["raw", "not written by this program", "another"]),
     ("prepare_data", "--dataset {here}/raw --data {here}/raw", ["raw", "not written by this program"]),
