@@ -68,10 +68,15 @@ def filter_books(example, categories):
     return example["product_category"] in categories
 
 
-def word_counts(example):
-    """Return the number of words of a review and its title, and a hash, by which the same review is found again."""
-    review, title = (common.count_words(example[column], example["language"]) for column in COLUMNS[:2])
-    return {"review": review, "title": title, "hash": hash(example["review_body"])}
+def word_table(books):
+    """Return a ``DataFrame``: of each row language, split, words of review and title, a hash that finds it again."""
+
+    def count(example):
+        review, title = (common.count_words(example[column], example["language"]) for column in COLUMNS[:2])
+        return {"review": review, "title": title, "hash": hash(example["review_body"])}
+
+    counted = books.select_columns(COLUMNS).map(count, remove_columns=COLUMNS[:2])
+    return pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
 
 
 def draw_title_lengths(words, path):
@@ -145,8 +150,7 @@ def main():
     show_samples(books, seed=args.seed)
 
     # 4. Drop titles of fewer than three words (in languages without spaces, characters): they say too little to learn from
-    counted = books.select_columns(COLUMNS).map(word_counts, remove_columns=COLUMNS[:2])
-    words = pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
+    words = word_table(books)
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     check_splits(args, books, words)
 
