@@ -311,7 +311,8 @@ def load_checkpoint(args):
         torch.nn.functional.dropout = dropout
     name = str(Path(args.data, "tiny-mt5")) if args.model == "tiny" else args.model
     config, tokenizer = load(transformers.AutoConfig, name), load(transformers.AutoTokenizer, name)
-    if len(tokenizer) < config.vocab_size / 2:  # transformers makes an empty one where its files are missing
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}  # GPT-2's class does not name the first
+    if Path(name).is_dir() and not any(Path(name, file).exists() for file in files):
         fail(f"--model {name} holds no tokenizer; copy the files of the one it was trained with into it")
     auto_class = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     if not config.is_encoder_decoder:  # GPT-2
