@@ -31,7 +31,7 @@ PRESETS = {
     "sample": {"dataset": os.path.relpath(DATA / "sample"), "model": "tiny"},
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
-SPLITS, COLUMNS = ["train", "validation", "test"], ["review_body", "review_title", "language"]
+SPLITS, TEXTS = ["train", "validation", "test"], ["review_body", "review_title"]
 
 
 def name_texts(review, title):
@@ -72,10 +72,10 @@ def word_table(books):
     """Return a ``DataFrame``: of each row language, split, words of review and title, a hash that finds it again."""
 
     def count(example):
-        review, title = (common.count_words(example[column], example["language"]) for column in COLUMNS[:2])
+        review, title = (common.count_words(example[column], example["language"]) for column in TEXTS)
         return {"review": review, "title": title, "hash": hash(example["review_body"])}
 
-    counted = books.select_columns(COLUMNS).map(count, remove_columns=COLUMNS[:2])
+    counted = books.select_columns([*TEXTS, "language"]).map(count, remove_columns=TEXTS)
     return pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
 
 
