@@ -75,7 +75,7 @@ def main():
     # 1. What to summarize
     if args.text:
         texts = [os.fdopen(0, errors="replace").read() if text == "-" else text for text in args.text]  # 0: stdin
-        rows = Dataset.from_dict({args.text_column: texts})
+        rows = Dataset.from_dict({"review_body": texts})
     elif args.input:
         with common.expected(f"cannot read --input {args.input}", "it must be CSV, JSON, Parquet or TXT in UTF-8"):
             rows = load_dataset(**common.locate(args.input, "--input"), split="train")
@@ -91,8 +91,9 @@ def main():
             rows = books.select(examples)
     if taken := {"summary", "lead_3"} & set(rows.column_names):
         common.fail(f"the reviews have a column {taken.pop()!r}, which would be overwritten; rename it")
-    with common.expected(f"cannot read {args.input or 'reviews'}", "name a column of texts with --text-column"):
-        reviews = {"review_body": [review or "" for review in rows[args.text_column]]}
+    column = args.text_column if args.input else "review_body"
+    with common.expected(f"cannot read {args.input}", "name a column of texts with --text-column"):
+        reviews = {"review_body": [review or "" for review in rows[column]]}
         empty = sum(not review.strip() for review in reviews["review_body"])
     if empty:
         common.print_main(f"{empty} empty reviews get an empty summary")
@@ -113,14 +114,15 @@ def main():
         print("\n" + common.score_table(scores, args.split))
         if args.scores:
             common.write_json(Path(args.scores), scores)
-        lead_3 = map(common.three_sentence_summary, rows["review_body"], rows["language"])
-        rows = rows.add_column("lead_3", list(lead_3))
     if args.output:
+        if args.split:
+            lead_3 = map(common.three_sentence_summary, rows["review_body"], rows["language"])
+            rows = rows.add_column("lead_3", list(lead_3))
         rows.to_csv(args.output) if args.output.endswith(".csv") else rows.to_json(args.output, force_ascii=False)
         print(f"Written to {args.output}")
     elif not args.split:
         for example in rows:
-            print_summary(example, args.text_column)
+            print_summary(example, column)
 
 
 if __name__ == "__main__":

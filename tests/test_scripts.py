@@ -247,7 +247,8 @@ def test_a_blank_line_gets_an_empty_summary(trained, titles, tmp_path):
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_the_summaries_of_a_split_in_a_file(trained, prepared, tmp_path, suffix):
     output, scores = tmp_path / f"titles.{suffix}", tmp_path / "scores.json"
-    printed = predict(trained, "--data", prepared[0], "--split", "test", "--output", output, "--scores", scores)
+    flags = ["--output", output, "--scores", scores, "--text-column", "comment"]  # the last is for --input alone
+    printed = predict(trained, "--data", prepared[0], "--split", "test", *flags)
     rows = pd.read_csv(output) if suffix == "csv" else pd.read_json(output, lines=True)
     test = load_from_disk(prepared[0])["test"]
     assert sorted(rows.review_body) == sorted(test["review_body"])
