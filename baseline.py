@@ -12,11 +12,10 @@ Takes   about 15 seconds; expect rouge1 about 22 on the sample
 """
 
 from itertools import pairwise
-from pathlib import Path
 
 import common
 
-PRESETS = {name: {"output_dir": f"results/{name}-baseline", "split": "validation"} for name in ("sample", "amazon")}
+PRESETS = {"sample": {"split": "validation"}, "amazon": {"split": "validation"}}
 
 
 def print_overlap(name, generated, reference):
@@ -35,7 +34,7 @@ def evaluate_baseline(dataset, scoring):
 @common.command()
 def main():
     args = common.parse_args(__doc__, ["preset", "data", "output_dir", "split", "rouge"], PRESETS)
-    common.claim(args.output_dir, "results.json")  # ends the run if the folder holds what we did not write
+    common.claim(args.output_dir)  # ends the run if the folder holds what we did not write
     # In the order of the training scripts, so that the bootstrap draws the same rows
     dataset = common.longest_first(common.load_prepared(args, args.split)[args.split])
 
@@ -67,7 +66,8 @@ def main():
     # 4. Lead-3 of the split: F1 × 100, by default of the words and stems of each row's language; see --rouge
     scores = evaluate_baseline(dataset, args.rouge)
     print("\n" + common.score_table(scores, args.split))
-    common.write_results(Path(args.output_dir), args, scores)
+    with common.new_files(args.output_dir, key="results.json") as folder:
+        common.write_results(folder, args, scores)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ logging.disable(logging.WARNING)  # hints of the libraries; what the user must k
 transformers.logging.disable_progress_bar()  # of loading weights; the long work has bars of its own
 
 HUB = huggingface_hub.constants.ENDPOINT
+LOCK = ".summarization.lock"  # in each folder that this program wrote
 CACHE = tempfile.TemporaryDirectory()  # of load_dataset; one that stays would give back files as they were before
 
 
@@ -58,7 +59,6 @@ def number(kind, low, high=10**9):
 TEXT, SWITCH = {}, {"action": argparse.BooleanOptionalAction}
 PRESETS = {"choices": ["sample", "amazon"]}
 SCORINGS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
-TRACKERS = {"choices": ["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "swanlab"]}
 TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's presets have none, help)
     "preset": (PRESETS, "sample", "defaults: sample, a tiny mT5 on bundled reviews, or amazon, the chapter itself"),
     "data": (TEXT, None, "folder of the prepared data"),
@@ -80,7 +80,7 @@ TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's
     "bf16": (SWITCH, None, "products in bfloat16; None: where the device has them"),
     "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
     "rouge": (SCORINGS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
-    "report_to": (TRACKERS, None, "tracker of the losses and scores; it must be installed"),
+    "report_to": (TEXT, None, "tracker of the losses and scores (tensorboard, wandb, ...); it must be installed"),
     "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
 }
 FLAGS = TRAINING_FLAGS | {
@@ -102,10 +102,12 @@ FLAGS = TRAINING_FLAGS | {
 
 def parse_args(doc, flags, presets):
     """Read the ``flags`` of a script; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS."""
+    script = Path(sys.argv[0]).stem.removeprefix("train_")
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=style)
     parser.error = lambda message: fail(f"{message} (see --help)")
-    presets = {preset: {"data": f"data/prepared/{preset}"} | defaults for preset, defaults in presets.items()}
+    folders = {name: {"data": f"data/prepared/{name}", "output_dir": f"results/{name}-{script}"} for name in presets}
+    presets = {name: folders[name] | defaults for name, defaults in presets.items()}
     for flag in flags:
         options, default, explanation = FLAGS[flag]
         shown = " or ".join(dict.fromkeys(str(defaults.get(flag, default)) for defaults in presets.values()))
@@ -120,7 +122,6 @@ def parse_args(doc, flags, presets):
         fail(f"--mixed_precision {launched}: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
     if empty := [flag.replace("_", "-") for flag, value in vars(args).items() if value == ""]:
         fail(f"--{empty[0]} must not be empty")
-    print_main(f"Preset {args.preset} ({FLAGS['preset'][2]})")
     return args
 
 
@@ -176,39 +177,19 @@ def command():
 
 
 # ---- Files -------------------------------------------------------------------------------------
-def claim(folder, *marks):
-    """Make ``folder`` ours until the script ends, or end the run.
-
-    It must be absent, empty or carry one of ``marks``, JSON files of ours, and no other process may write to it.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    held = [path.name for path in folder.iterdir() if path.name != ".lock"]
-    if held and not any(is_ours(folder / mark) for mark in marks):
+def claim(folder):
+    """Make ``folder`` ours until the script ends: it must be absent, empty or hold our lock, which is free."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    held = os.listdir(folder)
+    if held and LOCK not in held:
         fail(f"{folder} holds {held[0]} and was not written by this program; name another folder")
-    claim.lock = filelock.FileLock(folder / ".lock")  # held until the process ends
-    try:
+    claim.lock = filelock.FileLock(Path(folder, LOCK))  # held until the process ends; the file stays, as our mark
+    with expected(f"cannot write to {folder}", "another run writes to it, or you may not: name another folder"):
         claim.lock.acquire(timeout=0)
-    except filelock.Timeout:
-        fail(f"another run writes to {folder}; wait for it or name another folder")
-
-
-def is_ours(file):
-    """Return whether ``file`` is there and was written by this program: what marks a folder says the preset."""
-    return file.is_file() and b'"preset": ' in file.read_bytes()
-
-
-def read_json(file):
-    with expected(f"cannot read {file}", "delete it or name another folder"):
-        return json.loads(Path(file).read_text(encoding="utf-8"))
 
 
 def write_json(file, content):
-    """Write ``content`` to ``file``, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as folder:
-        new = Path(folder, "new")
-        new.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(file)
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -218,11 +199,14 @@ def new_files(folder, key):
     ``key``, without which nothing loads, goes first and comes last: a torn folder is never taken for a whole one.
     """
     folder = Path(folder)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as new:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as new:
         yield Path(new)
-        (folder / key).unlink(missing_ok=True)
-        for entry in sorted(Path(new).iterdir(), key=lambda entry: entry.name == key):
-            shutil.rmtree(folder / entry.name, ignore_errors=True)  # a file is replaced without
+        entries = sorted(Path(new).iterdir(), key=lambda entry: entry.name == key)
+        if len(entries) > 1:
+            (folder / key).unlink(missing_ok=True)
+        for entry in entries:
+            if entry.is_dir():  # a file is replaced without, and a folder never by a file
+                shutil.rmtree(folder / entry.name, ignore_errors=True)
             entry.replace(folder / entry.name)
 
 
@@ -262,7 +246,7 @@ def start_run(args, state):
     if args.report_to and not find_spec(args.report_to):
         fail(f"--report-to {args.report_to} is not installed; pip install it, or leave the flag out")
     if state.is_main_process:
-        claim(args.output_dir, "run.json", "results.json")
+        claim(args.output_dir)
     if state.is_main_process and args.push_to_hub:  # now, so that a bad token shows at once
         check_hub("train without --push-to-hub and push later")
         with expected(f"cannot push to {args.push_to_hub}", "log in with `hf auth login`"):
@@ -278,9 +262,10 @@ def load_prepared(args, *splits):
             print_main(f"{args.data} is missing, so first: python prepare_data.py {' '.join(flags)}")
             if code := subprocess.call([sys.executable, Path(__file__).with_name("prepare_data.py"), *flags]):
                 sys.exit(code)
-    with expected(f"cannot read {args.data}", "name another folder, or delete it and run prepare_data.py again"):
+    file = Path(args.data, "arguments.json")
+    with expected(f"cannot read {args.data} with {file}", "name another folder, or delete it: it is made anew"):
         books = datasets.load_from_disk(args.data)
-        args.dataset = read_json(Path(args.data, "arguments.json"))["dataset"]
+        args.dataset = json.loads(file.read_text(encoding="utf-8"))["dataset"]
     if missing := [split for split in splits if split not in books]:
         remedy = "prepare_data.py makes a validation split with --validation-share"
         fail(f"{args.data} has no split {missing[0]}, only {', '.join(books)}; {remedy}")
@@ -483,14 +468,14 @@ def mixed_precision(bf16):
 class Run:
     """What a training has done so far, and its checkpoints --output-dir/checkpoints/checkpoint-<step>.
 
-    One is written in the folder .new and renamed when whole; to be removed, it is renamed back first.
-    --output-dir/run.json says whether the model is saved.
+    One is written in the folder .new and renamed when whole; to be removed, it is renamed back first, so that no part of
+    one is ever taken for it. The file .saved says that the model of the run is saved.
     """
 
     def __init__(self, args, books, tokenizer, processes):
         """Set ``newest`` to the checkpoint to resume from (else None) and ``state`` to what it was saved with."""
-        self.folder, mark = Path(args.output_dir, "checkpoints"), Path(args.output_dir, "run.json")
-        self.new = self.folder / ".new"
+        self.folder = Path(args.output_dir, "checkpoints")
+        self.new, self.saved = self.folder / ".new", self.folder / ".saved"
         # All but these must be the same when the run is resumed.
         free = ["data", "dataset", "output_dir", "push_to_hub", "report_to", "save_steps", "resume"]
         self.run = {name: value for name, value in vars(args).items() if name not in free}
@@ -503,7 +488,7 @@ class Run:
             shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
             whole = self.whole()
             if whole and args.resume:
-                self.newest, saved = whole[-1], read_json(whole[-1] / "run.json")
+                self.newest, saved = whole[-1], json.loads((whole[-1] / "run.json").read_text(encoding="utf-8"))
                 self.state = saved["state"]
                 for name, value in self.run.items():
                     if (old := saved["run"].get(name)) != value:
@@ -512,20 +497,17 @@ class Run:
                     fail(f"--resume: {self.newest} lacks {lost[0]}; delete that folder to resume from the one before")
                 print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
             elif PartialState().is_main_process:
-                if whole and not read_json(mark)["finished"]:
+                if whole and not self.saved.exists():
                     fail(f"{whole[-1]} is of a run that stopped; go on with --resume or delete {self.folder}")
                 for path in whole:
-                    self.remove(path)
-                write_json(mark, {"run": self.run, "finished": False})
+                    shutil.rmtree(path.replace(self.new))
+                self.saved.unlink(missing_ok=True)
 
     def whole(self):
         """Return the checkpoints, oldest first."""
-        folders = [file.parent for file in self.folder.glob("checkpoint-*/run.json") if is_ours(file)]
+        files = [file for file in self.folder.glob("checkpoint-*/run.json") if b'"preset": ' in file.read_bytes()]
+        folders = [file.parent for file in files]
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))  # by the number of steps
-
-    def remove(self, path):
-        """Remove a checkpoint, at no moment leaving a part of it under its name."""
-        shutil.rmtree(path.replace(self.new))
 
     def best(self):
         """Return the checkpoint of the epoch with the highest ROUGE-L."""
@@ -544,7 +526,7 @@ class Run:
                 new.replace(self.folder / new.name)
                 for path in self.whole()[:-2]:
                     if not self.state["epochs"] or path != self.best():
-                        self.remove(path)
+                        shutil.rmtree(path.replace(self.new))
         PartialState().wait_for_everyone()
 
     def log_step(self, loss, grad_norm, learning_rate):
@@ -708,7 +690,7 @@ def save_model(args, tokenizer, model, scores, run, state_dict=None, **measured)
         epochs.to_csv(folder / "epochs.csv", index=False)
         draw_training(folder / "training.png", log, epochs, scores["all"]["lead-3"])
         write_model_card(folder, args, scores)
-    write_json(Path(args.output_dir, "run.json"), {"run": vars(args), "finished": True})
+    run.saved.touch()
     print("\n" + score_table(scores, "validation"))
     print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
 
@@ -751,7 +733,7 @@ def write_model_card(folder, args, scores):
 def push_to_hub(args):
     """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
     if repo := args.push_to_hub:
-        upload = {"folder_path": args.output_dir, "ignore_patterns": ["checkpoints/*", "run.json", ".lock"]}
+        upload = {"folder_path": args.output_dir, "ignore_patterns": ["checkpoints/*", ".*"]}
         later = f"hf upload {repo} {args.output_dir} . --exclude 'checkpoints/*'"
         with expected(f"cannot push to {repo}", f"the model is safe in {args.output_dir}, later: {later}"):
             huggingface_hub.upload_folder(repo_id=repo, commit_message="Training complete", **upload)

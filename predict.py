@@ -73,32 +73,30 @@ def main():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
 
     # 1. What to summarize
+    column = args.text_column if args.input else "review_body"
     if args.text:
         texts = [os.fdopen(0, errors="replace").read() if text == "-" else text for text in args.text]  # 0: stdin
         rows = Dataset.from_dict({"review_body": texts})
     elif args.input:
         with common.expected(f"cannot read --input {args.input}", "it must be CSV, JSON, Parquet or TXT in UTF-8"):
             rows = load_dataset(**common.locate(args.input, "--input"), split="train")
-        if rows.column_names == ["text"] and args.text_column != "text":  # TXT
-            rows = rows.rename_column("text", args.text_column)
+        if rows.column_names == ["text"] and column != "text":  # TXT
+            rows = rows.rename_column("text", column)
     elif args.split:  # in the order of the training scripts, so that intervals come out the same
         rows = common.longest_first(common.load_prepared(args, args.split)[args.split])
     else:
-        books = common.load_prepared(args, "test")["test"]
-        languages = list(books["language"])
-        examples = args.examples or [languages.index(language) for language in sorted(set(languages))]
-        with common.expected("--examples", f"the test split has rows 0 to {len(books) - 1}"):
-            rows = books.select(examples)
+        rows = common.load_prepared(args, "test")["test"]
+        languages = list(rows["language"])
+        with common.expected("--examples", f"the test split has rows 0 to {len(rows) - 1}"):
+            rows = rows.select(args.examples or [languages.index(language) for language in sorted(set(languages))])
     if taken := {"summary", "lead_3"} & set(rows.column_names):
         common.fail(f"the reviews have a column {taken.pop()!r}, which would be overwritten; rename it")
-    column = args.text_column if args.input else "review_body"
     with common.expected(f"cannot read {args.input}", "name a column of texts with --text-column"):
-        reviews = {"review_body": [review or "" for review in rows[column]]}
-        empty = sum(not review.strip() for review in reviews["review_body"])
-    if empty:
+        reviews = [(review or "").strip() for review in rows[column]]
+    if empty := reviews.count(""):
         common.print_main(f"{empty} empty reviews get an empty summary")
-    languages = rows["language"] if "language" in rows.column_names else [None] * len(rows)
-    reviews["language"] = [args.language or language for language in languages]  # which mBART-50 must be told
+    named = args.language or "language" not in rows.column_names
+    languages = [args.language] * len(rows) if named else rows["language"]  # mBART-50 must be told them
 
     # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
     tokenizer, model = common.load_checkpoint(args)
@@ -106,19 +104,23 @@ def main():
     dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
-    # 3. Summaries
-    summaries = summarize(tokenizer, model, Dataset.from_dict(reviews), args)  # without titles: no labels to pad
-    rows = rows.add_column("summary", summaries)
+    # 3. Summaries; without titles there are no labels to pad
+    reviews = Dataset.from_dict({"review_body": reviews, "language": languages})
+    rows = rows.add_column("summary", summarize(tokenizer, model, reviews, args))
+
+    # 4. Scores, and a file or the screen
     if args.split:
-        scores = common.score(rows, args.rouge, summaries)
+        lead_3 = map(common.three_sentence_summary, rows["review_body"], rows["language"])
+        rows = rows.add_column("lead_3", list(lead_3))
+        scores = common.score(rows, args.rouge, rows["summary"])
         print("\n" + common.score_table(scores, args.split))
-        if args.scores:
-            common.write_json(Path(args.scores), scores)
+    if args.scores:
+        with common.new_files(Path(args.scores).parent, Path(args.scores).name) as folder:
+            common.write_json(folder / Path(args.scores).name, scores)
     if args.output:
-        if args.split:
-            lead_3 = map(common.three_sentence_summary, rows["review_body"], rows["language"])
-            rows = rows.add_column("lead_3", list(lead_3))
-        rows.to_csv(args.output) if args.output.endswith(".csv") else rows.to_json(args.output, force_ascii=False)
+        with common.new_files(Path(args.output).parent, Path(args.output).name) as folder:
+            file = folder / Path(args.output).name
+            rows.to_csv(file) if file.suffix == ".csv" else rows.to_json(file, force_ascii=False)
         print(f"Written to {args.output}")
     elif not args.split:
         for example in rows:

@@ -113,7 +113,7 @@ def check_splits(args, books, words):
 def main():
     flags = "preset dataset languages text_column title_column categories validation_share data model seed"
     args = common.parse_args(__doc__, flags.split(), PRESETS)
-    common.claim(args.data, "arguments.json")  # ends the run if the folder holds what we did not write
+    common.claim(args.data)  # ends the run if the folder holds what we did not write
     if args.model != "tiny":
         common.load(AutoTokenizer, args.model)  # what cannot be had shows now, not after the work
 

@@ -28,11 +28,9 @@ from transformers import DataCollatorForSeq2Seq, get_scheduler
 import common
 
 PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend on what the device multiplies in
-    "sample": {"output_dir": "results/sample-accelerate", "model": "tiny", "epochs": 10, "batch_size": 16,
-               "learning_rate": 2e-3, "weight_decay": 0.3, "bf16": False},
-    "amazon": {"output_dir": "results/amazon-accelerate", "model": "google/mt5-small", "epochs": 10, "batch_size": 8,
-               "learning_rate": 2e-5, "weight_decay": 0.01},
-}  # fmt: skip
+    "sample": dict(model="tiny", epochs=10, batch_size=16, learning_rate=2e-3, weight_decay=0.3, bf16=False),
+    "amazon": dict(model="google/mt5-small", epochs=10, batch_size=8, learning_rate=2e-5, weight_decay=0.01),
+}
 
 
 def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):

@@ -21,11 +21,9 @@ from transformers import DataCollatorForSeq2Seq, ProgressCallback, Seq2SeqTraine
 import common
 
 PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend on what the device multiplies in
-    "sample": {"output_dir": "results/sample-trainer", "model": "tiny", "epochs": 10, "batch_size": 16,
-               "learning_rate": 2e-3, "weight_decay": 0.3, "bf16": False},
-    "amazon": {"output_dir": "results/amazon-trainer", "model": "google/mt5-small", "epochs": 8, "batch_size": 8,
-               "learning_rate": 5.6e-5, "weight_decay": 0.01},
-}  # fmt: skip
+    "sample": dict(model="tiny", epochs=10, batch_size=16, learning_rate=2e-3, weight_decay=0.3, bf16=False),
+    "amazon": dict(model="google/mt5-small", epochs=8, batch_size=8, learning_rate=5.6e-5, weight_decay=0.01),
+}
 
 
 class SummarizationTrainer(Seq2SeqTrainer):

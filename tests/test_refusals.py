@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 
 import common
 
-OURS = '{"arguments": {"preset": "sample"}}'  # what marks a folder as written by us
 HEAD = "review_body,review_title,language,product_category\n"
 FILES = {  # what the rows below may find in their folder
     "good.csv": HEAD + "I liked it,A good little book,en,book\nI hated it,A bad little book,en,book\n",
@@ -41,7 +40,8 @@ FILES = {  # what the rows below may find in their folder
     "raw/test/a.csv": "somebody's reviews",
     "notes/README.md": "somebody's notes",
     "other/results.json": '{"accuracy": 1}',
-    "ours/results.json": OURS,
+    "ours/config.json": "{}",
+    f"ours/{common.LOCK}": "",  # what marks a folder as written by us
     "torn/arguments.json": "{",
     "a_file": "somebody's file",
     "bad/config.json": "{",
@@ -104,6 +104,7 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--model {model} --input {here}/numbers.csv", ["numbers.csv", "int", "--text-column"]),
     ("predict", "--model {model} --input {here}/nothing.txt", ["nothing.txt", "TXT"]),
     ("predict", "--model {model} --input {here}/summary.csv", ["'summary'", "rename"]),
+    ("predict", "--model {model} --input {here}/good.csv --output {here}/raw", ["raw", "Is a directory"]),
     # prepared data
     ("predict", "--model {model} --data {data} --examples 9999", ["--examples", "rows 0 to"]),
     ("train_trainer", "--data {here}/no_validation --output-dir {here}/model", ["no split validation", "--validation-share"]),
@@ -167,7 +168,7 @@ def here(tmp_path_factory, prepared):
 
 def snapshot(folder):
     """Return {path: bytes} of all files below a folder; empty folders and locks do not count."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != common.LOCK}
 
 
 def refusal(script, flags, monkeypatch, capsys):
@@ -191,6 +192,18 @@ def test_one_line_says_what_is_wrong_and_nothing_is_lost(
     line = refusal(script, [flag.strip("'") for flag in flags.split(" ")], monkeypatch, capsys)
     assert all(word in line for word in words), line
     assert snapshot(here) == before
+
+
+def test_titles_that_cannot_be_written_whole_leave_the_old_ones(here, trained, tmp_path, monkeypatch, capsys):
+    def write_half(rows, path, **options):
+        path.write_text("half of")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Dataset, "to_json", write_half)
+    (tmp_path / "titles.jsonl").write_text("old titles")
+    flags = ["--model", str(trained["trainer"]), "--input", str(here / "good.csv"), "--output"]
+    assert "No space left" in refusal("predict", [*flags, str(tmp_path / "titles.jsonl")], monkeypatch, capsys)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old titles"]
 
 
 COMMANDS = [  # the same through the real command, from the root of the project
@@ -287,7 +300,7 @@ def wait_for(path):
 
 def test_two_runs_in_one_folder_and_two_preparations(reviews, prepared, tmp_path):
     first = start("train_accelerate.py", "--data", prepared[0], "--output-dir", tmp_path / "model", "--epochs", 50)
-    wait_for(tmp_path / "model/run.json")
+    wait_for(tmp_path / "model" / common.LOCK)
     second = run("train_trainer.py", "--data", prepared[0], "--output-dir", tmp_path / "model", check=False)
     assert second.returncode == 2 and "another run writes to" in second.stderr
     first.send_signal(signal.SIGINT)
@@ -325,31 +338,10 @@ def test_a_checkpoint_that_lacks_a_file_is_not_resumed(prepared, tmp_path):
 
 # ---- killed while files are replaced -----------------------------------------------------------
 
-KILL = """
-import os, shutil, sys
-from pathlib import Path
-script, moment, *flags = sys.argv[1:]
-done = 0
-def killing(call):
-    def wrapper(*args, **kwargs):
-        global done
-        if any(str(arg).startswith(FOLDER) for arg in args):
-            done += 1
-            if done == int(moment):
-                os._exit(9)
-        return call(*args, **kwargs)
-    return wrapper
-FOLDER = flags[flags.index("--data" if script == "prepare_data" else "--output-dir") + 1]
-Path.replace, Path.unlink, shutil.rmtree = killing(Path.replace), killing(Path.unlink), killing(shutil.rmtree)
-sys.argv = [script + ".py", *flags]
-__import__(script).main()
-"""
-
 
 def kill_at(moment, script, *flags):
-    """Run a script that is killed at the k-th replacement or removal below its folder; return its exit code."""
-    command = [sys.executable, "-c", KILL, script, str(moment), *map(str, flags)]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True).returncode
+    """Run a script that is killed at the n-th replacement or removal below its folder; return its exit code."""
+    return run(ROOT / "tests/kill_at.py", script, moment, *flags, check=False).returncode
 
 
 def restore(folder, earlier):
@@ -369,7 +361,7 @@ def test_a_killed_preparation_leaves_no_mixture(tmp_path):
     shutil.copytree(tmp_path / "data", tmp_path / "earlier")
     moment, torn = 1, 0
     while (code := kill_at(moment, "prepare_data", *flags, tmp_path / "new.csv")) == 9:
-        assert "preset" in read_json(tmp_path / "data/arguments.json")  # the same command may write to it again
+        assert (tmp_path / "data" / common.LOCK).exists()  # the same command may write to it again
         if (tmp_path / "data/dataset_dict.json").exists():
             rows = len(load_from_disk(tmp_path / "data")["train"])
             corpus = str(tmp_path / f"{'old' if rows == 40 else 'new'}.csv")
