@@ -66,7 +66,7 @@ def main():
     # 4. Lead-3 of the split: F1 × 100, by default of the words and stems of each row's language; see --rouge
     scores = evaluate_baseline(dataset, args.rouge)
     print("\n" + common.score_table(scores, args.split))
-    with common.new_files(args.output_dir, key="results.json") as folder:
+    with common.new_files(f"{args.output_dir}/results.json") as folder:
         common.write_results(folder, args, scores)
 
 

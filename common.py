@@ -193,12 +193,13 @@ def write_json(file, content):
 
 
 @contextmanager
-def new_files(folder, key):
-    """Yield an empty folder and move its entries to ``folder`` when the block has ended well; what else it holds stays.
+def new_files(file):
+    """Yield an empty folder; when the block has ended well, move its entries beside ``file``, one of them.
 
-    ``key``, without which nothing loads, goes first and comes last: a torn folder is never taken for a whole one.
+    What else lies there stays. ``file``, without which nothing loads, goes first and comes last: a torn folder is never
+    taken for a whole one.
     """
-    folder = Path(folder)
+    folder, key = Path(file).parent, Path(file).name
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as new:
         yield Path(new)
         entries = sorted(Path(new).iterdir(), key=lambda entry: entry.name == key)
@@ -681,7 +682,7 @@ def write_results(folder, args, scores, **measured):
 
 def save_model(args, tokenizer, model, scores, run, state_dict=None, **measured):
     """Write model, tokenizer, results, logs, picture and model card to ``--output-dir``; print the scores."""
-    with new_files(args.output_dir, key="config.json") as folder:
+    with new_files(f"{args.output_dir}/config.json") as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder, state_dict=state_dict)
         write_results(folder, args, scores, **measured)

@@ -1,17 +1,17 @@
-"""Write the titles of reviews with a fine-tuned model, or score the model on a split.
+"""Summarize reviews with a fine-tuned model, which writes a title for each, or score the model on a split.
 
 Chapter section: "Using your fine-tuned model"; its pipeline("summarization") is gone, summarize() does its work.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # rows of the test split
-    python predict.py "I could not put it down."         # your own review; - reads standard input
+    python predict.py "I could not put it down."         # your own review; - reads one from standard input
     python predict.py --input reviews.csv --output titles.jsonl
     python predict.py --model results/sample-accelerate --split test --output titles.csv --scores scores.json
 
-Reads   --model: a folder (results/<preset>-trainer, which train_trainer.py writes) or a Hub id; for --input a file
-        with a column review_body, or TXT with a review a line
-Writes  summaries to the screen or, with --output, all columns and the summaries (for --split also lead_3) to a file;
-        for --split a table of scores to the screen, with --scores also as JSON
+Reads   --model: a folder (results/<preset>-trainer, which train_trainer.py writes) or a Hub id; the reviews of a file,
+        or data/prepared/<preset>/ (made if it is missing)
+Writes  summaries to the screen or, with --output, all columns and the summary (for --split also lead_3, the longest
+        review first) to a file: CSV if its name ends in .csv, else JSON Lines; for --split a table of scores
 Takes   seconds; on the sample, --split validation gives the scores that the training script printed
 """
 
@@ -30,23 +30,23 @@ PRESETS = {
 }
 
 
-def summarize(tokenizer, model, rows, args):
-    """Return a title for each row, in order; an empty review has an empty one."""
-    summaries, limits = [""] * len(rows), (args.max_input_length, args.max_target_length)
-    lengths = torch.tensor([len(review) for review in rows["review_body"]])
+def summarize(tokenizer, model, reviews, args):
+    """Return a summary of each review, in order; that of an empty review is empty."""
+    summaries = [""] * len(reviews)
+    lengths = torch.tensor([len(review) for review in reviews["review_body"]])
     # Reviews of about one length in a batch: little padding
     batches = lengths.argsort(descending=True, stable=True).split(args.batch_size)
     for places in tqdm(batches, "Summarize", disable=len(batches) == 1):
-        batch = rows[places.tolist()]
-        inputs = common.preprocess_function(batch, tokenizer, model.config, *limits)
-        inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
+        batch, limits = reviews[places.tolist()], (args.max_input_length, args.max_target_length)
+        inputs = common.preprocess_function(batch, tokenizer, model.config, *limits)  # without titles no labels,
+        inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)  # so that no collator is needed
         with torch.inference_mode():
             generated_tokens = model.generate(**common.generation_inputs(tokenizer, inputs))
-        if not model.config.is_encoder_decoder:  # GPT-2 gives back the review before its title
+        if not model.config.is_encoder_decoder:  # GPT-2: the review, padded on the left, comes before its summary
             generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-        titles = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-        for place, review, title in zip(places, batch["review_body"], titles, strict=True):
-            summaries[place] = title.strip() if review.strip() else ""
+        decoded = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+        for place, review, summary in zip(places, batch["review_body"], decoded, strict=True):
+            summaries[place] = summary.strip() if review.strip() else ""
     return summaries
 
 
@@ -76,49 +76,50 @@ def main():
     column = args.text_column if args.input else "review_body"
     if args.text:
         texts = [os.fdopen(0, errors="replace").read() if text == "-" else text for text in args.text]  # 0: stdin
-        rows = Dataset.from_dict({"review_body": texts})
+        rows = Dataset.from_dict({column: texts})
     elif args.input:
         with common.expected(f"cannot read --input {args.input}", "it must be CSV, JSON, Parquet or TXT in UTF-8"):
             rows = load_dataset(**common.locate(args.input, "--input"), split="train")
-        if rows.column_names == ["text"] and column != "text":  # TXT
+        if rows.column_names == ["text"] and column != "text":  # that is what load_dataset makes of a TXT
             rows = rows.rename_column("text", column)
-    elif args.split:  # in the order of the training scripts, so that intervals come out the same
+    elif args.split:  # longest first, as in the training scripts: the intervals depend on the order
         rows = common.longest_first(common.load_prepared(args, args.split)[args.split])
     else:
         rows = common.load_prepared(args, "test")["test"]
-        languages = list(rows["language"])
+        examples = args.examples or rows.to_pandas().drop_duplicates("language").index  # one of each language
         with common.expected("--examples", f"the test split has rows 0 to {len(rows) - 1}"):
-            rows = rows.select(args.examples or [languages.index(language) for language in sorted(set(languages))])
+            rows = rows.select(examples)
     if taken := {"summary", "lead_3"} & set(rows.column_names):
         common.fail(f"the reviews have a column {taken.pop()!r}, which would be overwritten; rename it")
     with common.expected(f"cannot read {args.input}", "name a column of texts with --text-column"):
-        reviews = [(review or "").strip() for review in rows[column]]
-    if empty := reviews.count(""):
+        texts = [(review or "").strip() for review in rows[column]]
+    if empty := texts.count(""):
         common.print_main(f"{empty} empty reviews get an empty summary")
-    named = args.language or "language" not in rows.column_names
-    languages = [args.language] * len(rows) if named else rows["language"]  # mBART-50 must be told them
+    languages = [args.language] * len(rows)  # only mBART-50 must be told them
+    if not args.language and "language" in rows.column_names:
+        languages = rows["language"]
+    reviews = Dataset.from_dict({"review_body": texts, "language": languages})
 
     # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
     tokenizer, model = common.load_checkpoint(args)
-    # All weights in bf16; in training they stay in fp32, and only products are in bf16
+    # With bf16 the weights are converted too, which is faster than to keep them in fp32, as a training must
     dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 
-    # 3. Summaries; without titles there are no labels to pad
-    reviews = Dataset.from_dict({"review_body": reviews, "language": languages})
+    # 3. Summaries, and for a split their scores beside lead-3's
     rows = rows.add_column("summary", summarize(tokenizer, model, reviews, args))
-
-    # 4. Scores, and a file or the screen
     if args.split:
         lead_3 = map(common.three_sentence_summary, rows["review_body"], rows["language"])
         rows = rows.add_column("lead_3", list(lead_3))
         scores = common.score(rows, args.rouge, rows["summary"])
         print("\n" + common.score_table(scores, args.split))
+
+    # 4. To a file or the screen
     if args.scores:
-        with common.new_files(Path(args.scores).parent, Path(args.scores).name) as folder:
+        with common.new_files(args.scores) as folder:
             common.write_json(folder / Path(args.scores).name, scores)
     if args.output:
-        with common.new_files(Path(args.output).parent, Path(args.output).name) as folder:
+        with common.new_files(args.output) as folder:
             file = folder / Path(args.output).name
             rows.to_csv(file) if file.suffix == ".csv" else rows.to_json(file, force_ascii=False)
         print(f"Written to {args.output}")

@@ -154,7 +154,7 @@ def main():
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     check_splits(args, books, words)
 
-    with common.new_files(args.data, key="dataset_dict.json") as folder:
+    with common.new_files(f"{args.data}/dataset_dict.json") as folder:
         # 5. What a model will see: a training does this to all rows. The tiny model of --model tiny is made here
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
