@@ -413,19 +413,17 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 
     def __init__(self, rows, args, processes):
         self.step_rows = args.batch_size * args.gradient_accumulation_steps * processes
-        if len(rows) < self.step_rows:
+        self.steps = len(rows) // self.step_rows  # of an epoch
+        if not self.steps:
             fail(f"the training split has {len(rows)} rows, one step takes {self.step_rows}; lower --batch-size")
         self.lengths = np.array([len(ids) for ids in rows["input_ids"]])
-        self.seed, self.group_by_length, self.epoch = args.seed, args.group_by_length, 0
-
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+        self.seed, self.group_by_length, self.epochs = args.seed, args.group_by_length, []  # Run adds those done
 
     def __len__(self):
-        return len(self.lengths) // self.step_rows * self.step_rows
+        return self.steps * self.step_rows
 
     def __iter__(self):
-        rng = np.random.default_rng([self.seed, self.epoch])
+        rng = np.random.default_rng([self.seed, len(self.epochs)])
         order = rng.permutation(len(self.lengths))[: len(self)]
         if self.group_by_length:  # sort within 50 steps: all else stays random
             order = order[np.lexsort([-self.lengths[order], np.arange(len(order)) // (50 * self.step_rows)])]
@@ -473,7 +471,7 @@ class Run:
     one is ever taken for it. The file .saved says that the model of the run is saved.
     """
 
-    def __init__(self, args, books, tokenizer, processes):
+    def __init__(self, args, books, tokenizer, sampler):
         """Set ``newest`` to the checkpoint to resume from (else None) and ``state`` to what it was saved with."""
         self.folder = Path(args.output_dir, "checkpoints")
         self.new, self.saved = self.folder / ".new", self.folder / ".saved"
@@ -483,14 +481,15 @@ class Run:
         files = [file["filename"] for rows in books.values() for file in rows.cache_files]
         self.run["corpus"] = [zlib.crc32(np.memmap(file, mode="r")) for file in files]
         self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
-        self.run["processes"] = processes
-        self.newest, self.state = None, {"step": 0, "max_steps": None, "log": [], "epochs": []}
+        self.run["processes"] = PartialState().num_processes
+        max_steps = args.max_steps or args.epochs * sampler.steps
+        self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": sampler.epochs}
         with PartialState().main_process_first():
             shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
             whole = self.whole()
             if whole and args.resume:
                 self.newest, saved = whole[-1], json.loads((whole[-1] / "run.json").read_text(encoding="utf-8"))
-                self.state = saved["state"]
+                self.state, sampler.epochs = saved["state"], saved["state"]["epochs"]
                 for name, value in self.run.items():
                     if (old := saved["run"].get(name)) != value:
                         fail(f"--resume: {self.newest} was written with {name} {old}, not {value}; give the same")

@@ -33,13 +33,12 @@ PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend 
 }
 
 
-def get_dataloaders(accelerator, tokenized_datasets, data_collator, args):
+def get_dataloaders(tokenized_datasets, data_collator, sampler, args):
     """Return a ``DataLoader`` for each split."""
     train_dataloader = DataLoader(
         tokenized_datasets["train"],
         batch_size=args.batch_size,
-        # Differs from the chapter: rows of about one length in a step, so that little is padded
-        sampler=common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes),
+        sampler=sampler,  # Differs from the chapter: rows of about one length in a step, so that little is padded
         collate_fn=data_collator,
         generator=torch.Generator(),  # else each epoch takes a number from dropout's, and a resumed one another
     )
@@ -138,7 +137,8 @@ def main():
             remove_columns=books["train"].column_names,  # texts, which the collator could not pad
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    train_dataloader, eval_dataloader = get_dataloaders(accelerator, tokenized_datasets, data_collator, args)
+    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes)
+    train_dataloader, eval_dataloader = get_dataloaders(tokenized_datasets, data_collator, sampler, args)
 
     # 4. Optimizer and schedule
     optimizer = get_optimizer(model, args.learning_rate, args.weight_decay)
@@ -146,26 +146,23 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader
     )
     register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
-    steps_per_epoch = len(train_dataloader) // args.gradient_accumulation_steps  # the sampler gives whole steps
-    max_steps = args.max_steps or args.epochs * steps_per_epoch
+    run = common.Run(args, books, tokenizer, sampler)
+    max_steps = run.state["max_steps"]
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
 
     # 5. Train
-    run = common.Run(args, books, tokenizer, accelerator.num_processes)
-    run.state["max_steps"] = max_steps
     if run.newest:  # only with --resume
         accelerator.load_state(run.newest)
         lr_scheduler.load_state_dict(run.state["lr_scheduler"])
     accelerator.init_trackers("runs")
     upload, started = None, time.time()
     progress_bar = tqdm(total=max_steps, initial=run.state["step"])
-    for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / steps_per_epoch)):
+    for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / sampler.steps)):
         # Training
         model.train()
-        train_dataloader.set_epoch(epoch)
-        done = run.state["step"] % steps_per_epoch  # not 0 where --resume goes on inside an epoch
+        done = run.state["step"] % sampler.steps  # not 0 where --resume goes on inside an epoch
         batches = iter(accelerator.skip_first_batches(train_dataloader, done * args.gradient_accumulation_steps))
-        last_step = min((epoch + 1) * steps_per_epoch, max_steps)
+        last_step = min((epoch + 1) * sampler.steps, max_steps)
         for step in range(run.state["step"] + 1, last_step + 1):
             loss, grad_norm = backward(accelerator, model, list(islice(batches, args.gradient_accumulation_steps)))
             run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])

@@ -59,13 +59,8 @@ class TrainingCallback(ProgressCallback):
         super().__init__()
         self.run = run
 
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        # The Trainer's own call does not reach the sampler of an epoch resumed on several processes.
-        train_dataloader.set_epoch(int(state.epoch))
-
     def on_step_end(self, args, state, control, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
-        self.run.state["max_steps"] = state.max_steps
         if state.epoch % 1 and state.global_step < state.max_steps:
             # The last step of an epoch is saved after its evaluation.
             control.should_save = state.global_step % args.save_steps == 0
@@ -149,7 +144,7 @@ def main():
         compute_loss_func=common.summed_loss,  # Differs from the chapter: each label token of a step weighs the same
         compute_metrics=compute_metrics,
     )
-    run = common.Run(args, books, tokenizer, state.num_processes)
+    run = common.Run(args, books, tokenizer, sampler)
     trainer.sampler, trainer.run = sampler, run
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingCallback(run))

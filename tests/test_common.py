@@ -205,14 +205,14 @@ def test_an_epoch_has_whole_steps_of_different_rows(group_by_length):
     lengths = np.random.default_rng(0).integers(5, 200, size=1003)
     sampler = sampler_of(lengths, 8, group_by_length)
     first = list(sampler)
-    sampler.set_epoch(1)
+    sampler.epochs.append({"epoch": 1})
     second = list(sampler)
     assert len(first) == len(sampler) == 1000 and len(set(first)) == 1000  # 3 rows fill no whole step
     assert first != second and set(first) != set(second)
     widths = lengths[np.array(first)].reshape(-1, 8)
     spread = (widths.max(axis=1) - widths.mean(axis=1)).mean()  # padding of a row
     assert spread < 5 if group_by_length else spread > 50
-    sampler.set_epoch(0)
+    sampler.epochs.clear()
     assert list(sampler) == first
 
 
