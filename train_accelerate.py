@@ -153,7 +153,7 @@ def main():
     # 5. Train
     if run.newest:  # only with --resume
         accelerator.load_state(run.newest)
-        lr_scheduler.load_state_dict(run.state["lr_scheduler"])
+        lr_scheduler.last_epoch = run.state["step"]  # all that it must know; accelerate would pickle it: code
     accelerator.init_trackers("runs")
     upload, started = None, time.time()
     progress_bar = tqdm(total=max_steps, initial=run.state["step"])
@@ -165,12 +165,11 @@ def main():
         last_step = min((epoch + 1) * sampler.steps, max_steps)
         for step in range(run.state["step"] + 1, last_step + 1):
             loss, grad_norm = backward(accelerator, model, list(islice(batches, args.gradient_accumulation_steps)))
-            run.log_step(loss, grad_norm, lr_scheduler.get_last_lr()[0])
+            run.log_step(loss, grad_norm, optimizer.param_groups[0]["lr"])
             accelerator.log(run.state["log"][-1], step=step)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
-            run.state["lr_scheduler"] = lr_scheduler.state_dict()  # accelerate would pickle it: code
             progress_bar.update(1)
             if args.save_steps and step % args.save_steps == 0 and step < last_step:
                 with run.saving() as folder:  # the last step of an epoch is saved after its evaluation
