@@ -733,8 +733,9 @@ def write_model_card(folder, args, scores):
 def push_to_hub(args):
     """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
     if repo := args.push_to_hub:
-        upload = {"folder_path": args.output_dir, "ignore_patterns": ["checkpoints/*", ".*"]}
+        upload = {"folder_path": args.output_dir, "ignore_patterns": ["checkpoints/*", ".*"], "run_as_future": True}
         later = f"hf upload {repo} {args.output_dir} . --exclude 'checkpoints/*'"
         with expected(f"cannot push to {repo}", f"the model is safe in {args.output_dir}, later: {later}"):
-            huggingface_hub.upload_folder(repo_id=repo, commit_message="Training complete", **upload)
+            # As a job it comes after those of train_accelerate.py; whether they failed does not matter.
+            huggingface_hub.upload_folder(repo_id=repo, commit_message="Training complete", **upload).result()
         print(f"Pushed to {HUB}/{repo}")

@@ -188,8 +188,6 @@ def main():
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
     progress_bar.close()
     measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
-    if upload:
-        upload.exception()  # waits for it; whether it failed does not matter, as the best model is pushed below
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(run.best())
