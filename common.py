@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
 import zlib
 from contextlib import contextmanager
@@ -473,6 +474,7 @@ class Run:
 
     def __init__(self, args, books, tokenizer, sampler):
         """Set ``newest`` to the checkpoint to resume from (else None) and ``state`` to what it was saved with."""
+        self.started, self.measured = time.time(), {"processes": PartialState().num_processes, "train_seconds": 0}
         self.folder = Path(args.output_dir, "checkpoints")
         self.new, self.saved = self.folder / ".new", self.folder / ".saved"
         # All but these must be the same when the run is resumed.
@@ -544,6 +546,7 @@ class Run:
         row = {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
         epochs.append(row)
         texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
+        self.measured["train_seconds"] = time.time() - self.started
         print_main(f"epoch {len(epochs):2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
 
 
@@ -679,12 +682,12 @@ def write_results(folder, args, scores, **measured):
     write_json(folder / "results.json", {"arguments": vars(args), "versions": versions, "scores": scores, **measured})
 
 
-def save_model(args, tokenizer, model, scores, run, state_dict=None, **measured):
+def save_model(args, tokenizer, model, scores, run, state_dict=None):
     """Write model, tokenizer, results, logs, picture and model card to ``--output-dir``; print the scores."""
     with new_files(f"{args.output_dir}/config.json") as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder, state_dict=state_dict)
-        write_results(folder, args, scores, **measured)
+        write_results(folder, args, scores, **run.measured)
         log, epochs = pd.DataFrame(run.state["log"]), pd.DataFrame(run.state["epochs"])
         log.to_csv(folder / "log.csv", index=False)
         epochs.to_csv(folder / "epochs.csv", index=False)

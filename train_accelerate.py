@@ -13,7 +13,6 @@ Takes   two to three minutes for the sample on two cores; expect rouge1 about 65
 """
 
 import math
-import time
 from contextlib import nullcontext
 from itertools import islice
 
@@ -155,7 +154,7 @@ def main():
         accelerator.load_state(run.newest)
         lr_scheduler.last_epoch = run.state["step"]  # all that it must know; accelerate would pickle it: code
     accelerator.init_trackers("runs")
-    upload, started = None, time.time()
+    upload = None
     progress_bar = tqdm(total=max_steps, initial=run.state["step"])
     for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / sampler.steps)):
         # Training
@@ -187,17 +186,16 @@ def main():
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
     progress_bar.close()
-    measured = {"processes": accelerator.num_processes, "train_seconds": time.time() - started}
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(run.best())
-    summaries, measured["eval_loss"] = evaluate(accelerator, model, eval_dataloader, tokenizer)
+    summaries, run.measured["eval_loss"] = evaluate(accelerator, model, eval_dataloader, tokenizer)
     state_dict = accelerator.get_state_dict(model)
 
     # 7. Save and push
     if accelerator.is_main_process:
         scores = common.score(books["validation"], args.rouge, summaries)
-        common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, run, state_dict, **measured)
+        common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, run, state_dict)
         common.push_to_hub(args)
     # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
     model, optimizer = accelerator.free_memory(model, optimizer)

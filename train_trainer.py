@@ -12,8 +12,6 @@ Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv (loss
 Takes   two to three minutes for the sample on two cores; expect rouge1 about 65, lead-3 about 22
 """
 
-import time
-
 import torch
 from accelerate.utils import parse_flag_from_env
 from transformers import DataCollatorForSeq2Seq, ProgressCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
@@ -148,22 +146,20 @@ def main():
     trainer.sampler, trainer.run = sampler, run
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingCallback(run))
-    started = time.time()
     if run.state["step"] != run.state["max_steps"]:  # else all steps are done, and only the model is to be saved
         trainer.train(resume_from_checkpoint=run.newest and str(run.newest))
-    measured = {"processes": state.num_processes, "train_seconds": time.time() - started}
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     trainer.state.best_model_checkpoint = str(run.best())
     trainer._load_best_model()  # what load_best_model_at_end does, also where all steps were done before
     predicted = trainer.predict(tokenized_datasets["validation"])
     summaries = tokenizer.batch_decode(predicted.predictions[0], skip_special_tokens=True)
-    measured["eval_loss"] = predicted.metrics["test_loss"]
+    run.measured["eval_loss"] = predicted.metrics["test_loss"]
 
     # 7. Save and push
     if state.is_main_process:
         scores = common.score(books["validation"], args.rouge, summaries)
-        common.save_model(args, tokenizer, model, scores, run, **measured)
+        common.save_model(args, tokenizer, model, scores, run)
         common.push_to_hub(args)
     # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
     (trainer.model_wrapped,) = trainer.accelerator.free_memory(trainer.model_wrapped)
