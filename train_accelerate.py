@@ -155,22 +155,20 @@ def main():
         lr_scheduler.last_epoch = run.state["step"]  # all that it must know; accelerate would pickle it: code
     accelerator.init_trackers("runs")
     upload = None
-    progress_bar = tqdm(total=max_steps, initial=run.state["step"])
     for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / sampler.steps)):
         # Training
         model.train()
         done = run.state["step"] % sampler.steps  # not 0 where --resume goes on inside an epoch
         batches = iter(accelerator.skip_first_batches(train_dataloader, done * args.gradient_accumulation_steps))
-        last_step = min((epoch + 1) * sampler.steps, max_steps)
-        for step in range(run.state["step"] + 1, last_step + 1):
+        steps = range(run.state["step"] + 1, min((epoch + 1) * sampler.steps, max_steps) + 1)
+        for step in tqdm(steps, total=max_steps, initial=run.state["step"], leave=False):
             loss, grad_norm = backward(accelerator, model, list(islice(batches, args.gradient_accumulation_steps)))
             run.log_step(loss, grad_norm, optimizer.param_groups[0]["lr"])
             accelerator.log(run.state["log"][-1], step=step)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
-            progress_bar.update(1)
-            if args.save_steps and step % args.save_steps == 0 and step < last_step:
+            if args.save_steps and step % args.save_steps == 0 and step < steps[-1]:
                 with run.saving() as folder:  # the last step of an epoch is saved after its evaluation
                     accelerator.save_state(folder)
 
@@ -185,7 +183,6 @@ def main():
             accelerator.save_state(folder)
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
-    progress_bar.close()
 
     # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
     accelerator.load_state(run.best())
