@@ -32,20 +32,6 @@ PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend 
 }
 
 
-def get_dataloaders(tokenized_datasets, data_collator, sampler, args):
-    """Return a ``DataLoader`` for each split."""
-    train_dataloader = DataLoader(
-        tokenized_datasets["train"],
-        batch_size=args.batch_size,
-        sampler=sampler,  # Differs from the chapter: rows of about one length in a step, so that little is padded
-        collate_fn=data_collator,
-        generator=torch.Generator(),  # else each epoch takes a number from dropout's, and a resumed one another
-    )
-    # Without gradients, batches of four times the size fit.
-    eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
-    return train_dataloader, eval_dataloader
-
-
 def get_optimizer(model, learning_rate, weight_decay):
     """Return AdamW as the Trainer sets it up; differs from the chapter: norms and biases do not decay."""
     decay, no_decay = [], []
@@ -137,7 +123,15 @@ def main():
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, accelerator.num_processes)
-    train_dataloader, eval_dataloader = get_dataloaders(tokenized_datasets, data_collator, sampler, args)
+    train_dataloader = DataLoader(
+        tokenized_datasets["train"],
+        batch_size=args.batch_size,
+        sampler=sampler,  # Differs from the chapter: rows of about one length in a step, so that little is padded
+        collate_fn=data_collator,
+        generator=torch.Generator(),  # else each epoch takes a number from dropout's, and a resumed one another
+    )
+    # Without gradients, batches of four times the size fit.
+    eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
 
     # 4. Optimizer and schedule
     optimizer = get_optimizer(model, args.learning_rate, args.weight_decay)
