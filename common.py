@@ -551,7 +551,6 @@ class Run:
 
 
 # ---- Metrics for text summarization ------------------------------------------------------------
-
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese",
              "ja": "japanese", "zh": "chinese"}  # fmt: skip
@@ -715,7 +714,6 @@ def draw_training(path, log, epochs, lead_3):
 
 def write_model_card(folder, args, scores):
     """Write README.md with what the Hub shows of a model: languages, data, scores, hyperparameters."""
-    name = Path(args.output_dir).name
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
         base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
@@ -724,7 +722,7 @@ def write_model_card(folder, args, scores):
         widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
     )  # fmt: skip
     paragraphs = [
-        f"---\n{data}\n---", f"# {name}",
+        f"---\n{data}\n---", f"# {Path(args.output_dir).name}",
         f"{args.model} fine-tuned on {args.dataset} to write the title of a review.",
         "![losses and scores of the training](training.png)",
         f"```\n{score_table(scores, 'validation')}\n```",
