@@ -515,12 +515,11 @@ class Run:
         """Return the checkpoint of the epoch with the highest ROUGE-L."""
         return self.folder / f"checkpoint-{max(self.state['epochs'], key=lambda epoch: epoch['rougeL'])['step']}"
 
-    @contextmanager
-    def saving(self):
-        """Yield the folder to write a checkpoint to, then keep it, the best and the one before."""
+    def save(self, write):
+        """Call ``write`` with the folder of a new checkpoint, then keep that, the best and the one before."""
         new = self.new / f"checkpoint-{self.state['step']}"
         with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
-            yield new
+            write(new)
             PartialState().wait_for_everyone()  # each process has written its random states
             if PartialState().is_main_process:
                 files = [str(file.relative_to(new)) for file in new.rglob("*")]

@@ -163,8 +163,7 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             if args.save_steps and step % args.save_steps == 0 and step < steps[-1]:
-                with run.saving() as folder:  # the last step of an epoch is saved after its evaluation
-                    accelerator.save_state(folder)
+                run.save(accelerator.save_state)  # the last step of an epoch is saved after its evaluation
 
         # Evaluation
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
@@ -173,8 +172,7 @@ def main():
         accelerator.log({"eval_loss": eval_loss, **scores}, step=run.state["step"])
 
         # Save and upload
-        with run.saving() as folder:
-            accelerator.save_state(folder)
+        run.save(accelerator.save_state)
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
 

@@ -45,9 +45,9 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
     def _save_checkpoint(self, model, trial):
-        with self.run.saving() as folder:  # moves it into place when it is whole
-            self.args.output_dir = str(folder.parent)  # in which the Trainer writes checkpoint-<step>
-            super()._save_checkpoint(model, trial)
+        self.args.output_dir = str(self.run.new)  # in which the Trainer writes checkpoint-<step>
+        # Run moves it into place when it is whole.
+        self.run.save(lambda folder: Seq2SeqTrainer._save_checkpoint(self, model, trial))
 
 
 class TrainingCallback(ProgressCallback):
