@@ -418,7 +418,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
         if not self.steps:
             fail(f"the training split has {len(rows)} rows, one step takes {self.step_rows}; lower --batch-size")
         self.lengths = np.array([len(ids) for ids in rows["input_ids"]])
-        self.seed, self.group_by_length, self.epochs = args.seed, args.group_by_length, []  # Run adds those done
+        self.seed, self.group_by_length, self.epochs = args.seed, args.group_by_length, []  # Run lists those done
 
     def __len__(self):
         return self.steps * self.step_rows
@@ -485,13 +485,13 @@ class Run:
         self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
         self.run["processes"] = PartialState().num_processes
         max_steps = args.max_steps or args.epochs * sampler.steps
-        self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": sampler.epochs}
+        self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
         with PartialState().main_process_first():
             shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
             whole = self.whole()
             if whole and args.resume:
                 self.newest, saved = whole[-1], json.loads((whole[-1] / "run.json").read_text(encoding="utf-8"))
-                self.state, sampler.epochs = saved["state"], saved["state"]["epochs"]
+                self.state = saved["state"]
                 for name, value in self.run.items():
                     if (old := saved["run"].get(name)) != value:
                         fail(f"--resume: {self.newest} was written with {name} {old}, not {value}; give the same")
@@ -504,6 +504,7 @@ class Run:
                 for path in whole:
                     shutil.rmtree(path.replace(self.new))
                 self.saved.unlink(missing_ok=True)
+        sampler.epochs = self.state["epochs"]  # each has an order of its own
 
     def whole(self):
         """Return the checkpoints, oldest first."""

@@ -45,9 +45,9 @@ class SummarizationTrainer(Seq2SeqTrainer):
         return None, (generated_tokens, common.row_losses(outputs, labels)), labels  # without labels, no metrics
 
     def _save_checkpoint(self, model, trial):
-        self.args.output_dir = str(self.run.new)  # in which the Trainer writes checkpoint-<step>
-        # Run moves it into place when it is whole.
-        self.run.save(lambda folder: Seq2SeqTrainer._save_checkpoint(self, model, trial))
+        write = super()._save_checkpoint
+        self.args.output_dir = str(self.run.new)  # there it makes checkpoint-<step>, which Run moves when it is whole
+        self.run.save(lambda folder: write(model, trial))
 
 
 class TrainingCallback(ProgressCallback):
