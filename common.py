@@ -389,19 +389,16 @@ def trim_vocab(tokenizer, model, rows):
     used[: max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)] = True  # keep their numbers
     used[np.argmin([score for _, score in unigram["vocab"]])] = True  # what unknown characters cost goes by it
     kept = used.nonzero()[0].tolist()
-    new = {old: number for number, old in enumerate(kept)}
 
     unigram["vocab"] = [unigram["vocab"][number] for number in kept if number < len(unigram["vocab"])]
-    for token in specification["added_tokens"]:
-        token["id"] = new[token["id"]]
     tokenizer._tokenizer = tokenizer.backend_tokenizer.from_str(json.dumps(specification))
     tokenizer.init_kwargs.pop("vocab_file", None)  # the whole vocabulary's
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight = torch.nn.Parameter(layer.weight.data[kept])
     model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
     model.tie_weights()  # T5's head is its embeddings
-    suppressed = model.generation_config.suppress_tokens or []
-    model.generation_config.suppress_tokens = [new[number] for number in suppressed if number in new] or None
+    suppressed = np.isin(kept, model.generation_config.suppress_tokens or [])
+    model.generation_config.suppress_tokens = suppressed.nonzero()[0].tolist() or None
     print_main(f"Vocabulary: kept {len(kept):,} of {len(used):,} pieces, {model.num_parameters():,} parameters")
 
 
