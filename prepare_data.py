@@ -31,7 +31,7 @@ PRESETS = {
     "sample": {"dataset": os.path.relpath(DATA / "sample"), "model": "tiny"},
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
-SPLITS, TEXTS = ["train", "validation", "test"], ["review_body", "review_title"]
+SPLITS = ["train", "validation", "test"]
 
 
 def name_texts(review, title):
@@ -69,14 +69,12 @@ def filter_books(example, categories):
 
 
 def word_table(books):
-    """Return a ``DataFrame``: of each row language, split, words of review and title, a hash that finds it again."""
-
-    def count(example):
-        review, title = (common.count_words(example[column], example["language"]) for column in TEXTS)
-        return {"review": review, "title": title, "hash": hash(example["review_body"])}
-
-    counted = books.select_columns([*TEXTS, "language"]).map(count, remove_columns=TEXTS)
-    return pd.concat([rows.to_pandas().assign(split=split) for split, rows in counted.items()])
+    """Return a ``DataFrame`` of all rows: texts, language, split, words of review and title."""
+    books = books.select_columns(["review_body", "review_title", "language"])
+    table = pd.concat([rows.to_pandas().assign(split=split) for split, rows in books.items()])
+    table["review"] = list(map(common.count_words, table["review_body"], table["language"]))
+    table["title"] = list(map(common.count_words, table["review_title"], table["language"]))
+    return table
 
 
 def draw_title_lengths(words, path):
@@ -104,8 +102,8 @@ def check_splits(args, books, words):
             print(f"{split}: {counts}")
     if empty := (words.review == 0).sum():
         common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
-    twice = words.duplicated(["split", "hash"])
-    elsewhere = words[~twice].duplicated("hash")
+    twice = words.duplicated(["split", "review_body"])
+    elsewhere = words[~twice].duplicated("review_body")
     print(f"Of all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
 
 
