@@ -97,9 +97,8 @@ def check_splits(args, books, words):
             print(f"There is no split {split}" + "; see --validation-share" * (split == "validation"))
         elif not len(books[split]):
             common.fail(f"no review is left in {split} of {args.dataset}; see --languages and --categories")
-        else:
-            counts = {language: books[split]["language"][:].count(language) for language in args.languages}
-            print(f"{split}: {counts}")
+    kept = words[words.title > 2]
+    print(pd.crosstab(kept.split, kept.language).to_string())
     if empty := (words.review == 0).sum():
         common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
     twice = words.duplicated(["split", "review_body"])
