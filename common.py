@@ -392,7 +392,6 @@ def trim_vocab(tokenizer, model, rows):
 
     unigram["vocab"] = [unigram["vocab"][number] for number in kept if number < len(unigram["vocab"])]
     tokenizer._tokenizer = tokenizer.backend_tokenizer.from_str(json.dumps(specification))
-    tokenizer.init_kwargs.pop("vocab_file", None)  # the whole vocabulary's
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         layer.weight = torch.nn.Parameter(layer.weight.data[kept])
     model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
