@@ -18,7 +18,6 @@ import unicodedata
 import zlib
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import datasets
@@ -245,7 +244,7 @@ def start_run(args, state):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     if Path(args.output_dir).resolve() == Path(args.model).resolve():
         fail("--output-dir is the folder of --model, which would be overwritten; name another one")
-    if args.report_to and not find_spec(args.report_to):
+    if args.report_to and args.report_to not in transformers.integrations.get_available_reporting_integrations():
         fail(f"--report-to {args.report_to} is not installed; pip install it, or leave the flag out")
     if state.is_main_process:
         claim(args.output_dir)
