@@ -18,7 +18,6 @@ from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
@@ -84,7 +83,7 @@ def draw_title_lengths(words, path):
     for ((language, rows), name), axis in zip(product(groups, ["review", "title"]), axes.flat, strict=True):
         limit, kept = int(rows[name].quantile(0.99)), rows.title > 2
         parts, labels = [rows[name][kept], rows[name][~kept]], ["kept", "dropped: title of fewer than three words"]
-        axis.hist(parts, np.arange(limit + 2) - 0.5, stacked=True, label=labels)
+        axis.hist(parts, [edge - 0.5 for edge in range(limit + 2)], stacked=True, label=labels)
         axis.set(title=f"Words in a {name}, {language}", xlabel="words, without the longest 1%", ylabel="reviews")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.savefig(path)
