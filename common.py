@@ -409,14 +409,14 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 
     def __init__(self, rows, args, processes):
         self.step_rows = args.batch_size * args.gradient_accumulation_steps * processes
-        self.steps = len(rows) // self.step_rows  # of an epoch
-        if not self.steps:
+        self.steps_per_epoch = len(rows) // self.step_rows
+        if not self.steps_per_epoch:
             fail(f"the training split has {len(rows)} rows, one step takes {self.step_rows}; lower --batch-size")
         self.lengths = np.array([len(ids) for ids in rows["input_ids"]])
         self.seed, self.group_by_length, self.epochs = args.seed, args.group_by_length, []  # Run lists those done
 
     def __len__(self):
-        return self.steps * self.step_rows
+        return self.steps_per_epoch * self.step_rows
 
     def __iter__(self):
         rng = np.random.default_rng([self.seed, len(self.epochs)])
@@ -479,7 +479,7 @@ class Run:
         self.run["corpus"] = [zlib.crc32(np.memmap(file, mode="r")) for file in files]
         self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
         self.run["processes"] = PartialState().num_processes
-        max_steps = args.max_steps or args.epochs * sampler.steps
+        max_steps = args.max_steps or args.epochs * sampler.steps_per_epoch
         self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
         with PartialState().main_process_first():
             shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed

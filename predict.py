@@ -1,6 +1,6 @@
 """Summarize reviews with a fine-tuned model, which writes a title for each, or score the model on a split.
 
-Chapter section: "Using your fine-tuned model"; its pipeline("summarization") is gone, summarize() does its work.
+Chapter section: "Using your fine-tuned model"; transformers has removed its pipeline("summarization"), summarize() does the same.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # rows of the test split
@@ -34,13 +34,14 @@ def summarize(tokenizer, model, reviews, args):
     """Return a summary of each review, in order; that of an empty review is empty."""
     summaries = [""] * len(reviews)
     lengths = torch.tensor([len(review) for review in reviews["review_body"]])
-    # Reviews of about one length in a batch: little padding
+    # The longest first, so that a batch has reviews of about one length and little padding
     batches = lengths.argsort(descending=True, stable=True).split(args.batch_size)
     for places in tqdm(batches, "Summarize", disable=len(batches) == 1):
         batch, limits = reviews[places.tolist()], (args.max_input_length, args.max_target_length)
-        inputs = common.preprocess_function(batch, tokenizer, model.config, *limits)  # without titles no labels,
-        inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)  # so that no collator is needed
-        with torch.inference_mode():
+        # As in a training; there are no titles, so no labels, and the tokenizer can pad without the collator.
+        inputs = common.preprocess_function(batch, tokenizer, model.config, *limits)
+        inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
+        with torch.inference_mode():  # ids and attention mask; load_checkpoint has set beams and length
             generated_tokens = model.generate(**common.generation_inputs(tokenizer, inputs))
         if not model.config.is_encoder_decoder:  # GPT-2: the review, padded on the left, comes before its summary
             generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
@@ -82,11 +83,11 @@ def main():
             rows = load_dataset(**common.locate(args.input, "--input"), split="train")
         if rows.column_names == ["text"] and column != "text":  # that is what load_dataset makes of a TXT
             rows = rows.rename_column("text", column)
-    elif args.split:  # longest first, as in the training scripts: the intervals depend on the order
+    elif args.split:  # in the order of the training scripts, so that the intervals' random rows are theirs
         rows = common.longest_first(common.load_prepared(args, args.split)[args.split])
     else:
         rows = common.load_prepared(args, "test")["test"]
-        examples = args.examples or rows.to_pandas().drop_duplicates("language").index  # one of each language
+        examples = args.examples or rows.to_pandas().drop_duplicates("language").index  # the first of each language
         with common.expected("--examples", f"the test split has rows 0 to {len(rows) - 1}"):
             rows = rows.select(examples)
     if taken := {"summary", "lead_3"} & set(rows.column_names):
@@ -95,14 +96,14 @@ def main():
         texts = [(review or "").strip() for review in rows[column]]
     if empty := texts.count(""):
         common.print_main(f"{empty} empty reviews get an empty summary")
-    languages = [args.language] * len(rows)  # only mBART-50 must be told them
+    languages = [args.language] * len(rows)  # of the reviews; only mBART-50 looks at it
     if not args.language and "language" in rows.column_names:
         languages = rows["language"]
     reviews = Dataset.from_dict({"review_body": texts, "language": languages})
 
-    # 2. The model; load_checkpoint also sets --num-beams and --max-target-length for generate()
+    # 2. The model
     tokenizer, model = common.load_checkpoint(args)
-    # With bf16 the weights are converted too, which is faster than to keep them in fp32, as a training must
+    # A training keeps its weights in fp32 and only multiplies in bf16; here they may be in bf16 themselves
     dtype = torch.bfloat16 if common.mixed_precision(args.bf16) == "bf16" else torch.float32
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
 

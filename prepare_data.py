@@ -1,10 +1,10 @@
 """Make the corpus: English and Spanish book reviews, each with its title as the summary to learn.
 
-Chapter section: "Preparing a multilingual corpus".
+Chapter section: "Preparing a multilingual corpus"; at its end, what the next two sections make of a row.
 
     python prepare_data.py                        # the bundled sample reviews
     python prepare_data.py --preset amazon        # the chapter's corpus, from the Hub
-    python prepare_data.py --dataset my/reviews.csv --languages en --categories    # no category named: all are kept
+    python prepare_data.py --dataset my/reviews.csv --data data/prepared/my --languages en --categories    # of any
 
 Reads   data/sample/, a Hub data set, or a local file or folder of CSV, JSON, JSONL(.gz) or Parquet
 Writes  data/prepared/<preset>/, a DatasetDict to open with datasets.load_from_disk; in it
@@ -43,7 +43,8 @@ def load_reviews(args, language):
 
     Differs from the chapter: ``amazon_reviews_multi`` was withdrawn; copies of it are files in a folder or on the Hub.
     """
-    source = common.locate(args.dataset, "--dataset", language)  # arguments of load_dataset
+    # {"path": args.dataset, ...}; with "data_dir": language where each language has a folder
+    source = common.locate(args.dataset, "--dataset", language)
     remedy = "it must be CSV, JSON, JSONL or Parquet in UTF-8, with texts in --text-column and --title-column"
     with common.expected(f"cannot read {args.dataset}", remedy):
         columns = [args.text_column, args.title_column]
@@ -101,7 +102,7 @@ def check_splits(args, books, words):
     if empty := (words.review == 0).sum():
         common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
     twice = words.duplicated(["split", "review_body"])
-    elsewhere = words[~twice].duplicated("review_body")
+    elsewhere = words[~twice].duplicated("review_body")  # in train and test, it flatters the scores
     print(f"Of all books, {twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another one")
 
 
@@ -136,32 +137,34 @@ def main():
     for split in SPLITS:
         if parts := [reviews[split] for reviews in corpus if split in reviews]:
             books[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
+    if not books:
+        common.fail(f"{args.dataset} has none of the splits {', '.join(SPLITS)}; name its files so")
     if args.validation_share and "validation" not in books:
         with common.expected("cannot take --validation-share of train", "see --languages and --categories"):
             parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
         books |= {"train": parts["train"], "validation": parts["test"]}
-    if not books:
-        common.fail(f"{args.dataset} has none of the splits {', '.join(SPLITS)}; name its files so")
     print("\n=== all languages ===")
     show_samples(books, seed=args.seed)
 
-    # 4. Drop titles of fewer than three words (in languages without spaces, characters): they say too little to learn from
-    words = word_table(books)
+    # 4. Drop titles of fewer than three words (in languages without spaces, characters), else a model learns to write such
+    words = word_table(books)  # of all, for the picture
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     check_splits(args, books, words)
 
-    with common.new_files(f"{args.data}/dataset_dict.json") as folder:
-        # 5. What a model will see: a training does this to all rows. The tiny model of --model tiny is made here
+    with common.new_files(
+        f"{args.data}/dataset_dict.json"
+    ) as folder:  # moves to args.data when the block has ended well
+        # 5. What a model will see. The training scripts do this to every row; nothing of it is saved, but the tiny model
         rows, checkpoint = next(iter(books.values())), args.model
         if args.model == "tiny":
             checkpoint = folder / "tiny-mt5"
-            # A program of its own in a folder that is no package, with nothing of the chapter in it
+            # A tokenizer of these reviews and a small mT5 with random weights, by a program that is no part of the chapter
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
         tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
         inputs = tokenizer("I loved reading the Hunger Games!")
         print(f"\n{inputs}\n{tokenizer.convert_ids_to_tokens(inputs.input_ids)}")
         features = list(Dataset.from_dict(common.preprocess_function(rows[:2], tokenizer, config)))
-        print("\nTwo rows after preprocess_function: lists of ids, each as long as its text", *features, sep="\n")
+        print("\nTwo rows after preprocess_function: lists of ids, not yet padded", *features, sep="\n")
         with common.expected(f"cannot train {checkpoint}", "name an encoder with a decoder"), torch.device("meta"):
             # The collator asks only how the model shifts labels: no weights are needed.
             model = AutoModelForSeq2SeqLM.from_config(config)

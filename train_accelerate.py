@@ -26,7 +26,7 @@ from transformers import DataCollatorForSeq2Seq, get_scheduler
 
 import common
 
-PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend on what the device multiplies in
+PRESETS = {  # the sample: a tiny mT5 with random weights, in fp32 even where the device has bf16
     "sample": dict(model="tiny", epochs=10, batch_size=16, learning_rate=2e-3, weight_decay=0.3, bf16=False),
     "amazon": dict(model="google/mt5-small", epochs=10, batch_size=8, learning_rate=2e-5, weight_decay=0.01),
 }
@@ -42,23 +42,25 @@ def get_optimizer(model, learning_rate, weight_decay):
 
 
 def backward(accelerator, model, step_batches):
-    """Add up and clip the gradients of the batches of one optimizer step; return its loss and their norm before.
+    """Add up and clip the gradients of the batches of one optimizer step; return its loss and their norm unclipped.
 
     Differs from the chapter: each label token of the step weighs the same, however it is cut into batches and processes.
     """
-    num_items = accelerator.reduce(sum((batch["labels"] != -100).sum() for batch in step_batches))
+    label_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    label_tokens = accelerator.reduce(label_tokens, "sum")  # of all processes
     step_loss = 0
     for batch in step_batches:
-        labels = batch.pop("labels")
+        labels = batch.pop("labels")  # with them the model would compute its own loss, a mean of the batch
         # Processes exchange their gradients once a step, with those of the last batch.
         with nullcontext() if batch is step_batches[-1] else accelerator.no_sync(model):
             outputs = model(**batch)  # the collator has shifted the labels right, as decoder_input_ids
             # Processes average their gradients; times their number, that is the sum.
-            loss = common.summed_loss(outputs, labels, num_items) * accelerator.num_processes
+            loss = common.summed_loss(outputs, labels, label_tokens) * accelerator.num_processes
             accelerator.backward(loss)
         step_loss += loss.detach()
     grad_norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)  # Differs from the chapter: as the Trainer does
-    return accelerator.reduce(step_loss, "mean").item(), grad_norm.item()  # "mean": the loss carries the factor too
+    # For the same reason, the mean over processes is the loss of the step.
+    return accelerator.reduce(step_loss, "mean").item(), grad_norm.item()
 
 
 def evaluate(accelerator, model, dataloader, tokenizer):
@@ -66,18 +68,18 @@ def evaluate(accelerator, model, dataloader, tokenizer):
     model.eval()
     summaries, losses = [], []
     for batch in tqdm(dataloader, desc="Evaluate", leave=False):
-        labels = batch.pop("labels")  # the collator has shifted them right, as decoder_input_ids
-        with torch.no_grad(), accelerator.autocast():  # weights are cast once a batch, not once a token
+        labels = batch.pop("labels")
+        with torch.no_grad(), accelerator.autocast():  # here, so that weights are cast once a batch, not once a token
             outputs = model(**batch)
             # Differs from the chapter: reviews are encoded once for both, the loss and the summary.
             generated_tokens = accelerator.unwrap_model(model).generate(
                 **common.generation_inputs(tokenizer, batch, outputs),
-                synced_gpus=accelerator.is_fsdp2,  # then each process must take as many steps as the others
+                synced_gpus=accelerator.is_fsdp2,  # under FSDP each process must take as many steps as the others
             )
         # Processes generate summaries of different lengths: pad before gathering. gather_for_metrics drops the
         # rows that fill up the last batch; plain gather would score them twice.
         generated_tokens = accelerator.pad_across_processes(generated_tokens, dim=1, pad_index=tokenizer.pad_token_id)
-        row_losses = common.row_losses(outputs, labels)
+        row_losses = common.row_losses(outputs, labels)  # of each row the summed loss and the number of label tokens
         generated_tokens, row_losses = accelerator.gather_for_metrics((generated_tokens, row_losses))
         summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
         losses.append(row_losses)
@@ -86,7 +88,7 @@ def evaluate(accelerator, model, dataloader, tokenizer):
 
 
 def push(accelerator, model, tokenizer, args, epoch, upload):
-    """Push the model while the next epoch trains, unless the last ``upload`` still runs; return the future of it."""
+    """Push the model while the next epoch trains, unless the last ``upload`` still runs; return the one under way."""
     state_dict = accelerator.get_state_dict(model)  # on each process: under FSDP they hold parts of it
     if not accelerator.is_main_process or (upload and not upload.done()):
         return upload
@@ -99,17 +101,18 @@ def push(accelerator, model, tokenizer, args, epoch, upload):
 @common.command()
 def main():
     args = common.parse_args(__doc__, common.TRAINING_FLAGS, PRESETS)
-    device = {"cpu": torch.backends.mps.is_available(), "mixed_precision": common.mixed_precision(args.bf16)}
-    accelerator = Accelerator(log_with=args.report_to, project_dir=args.output_dir, **device)  # Apple's has no doubles
+    cpu = torch.backends.mps.is_available()  # not Apple's GPU, which lacks double precision
+    precision = common.mixed_precision(args.bf16)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, log_with=args.report_to, project_dir=args.output_dir)
     common.start_run(args, accelerator)
 
     # 1. Data
     books = common.load_prepared(args, "train", "validation")
-    books["validation"] = common.longest_first(books["validation"])  # little padding; summaries come in this order
+    books["validation"] = common.longest_first(books["validation"])  # so that a batch has little padding
 
     # 2. Checkpoint
     tokenizer, model = common.load_checkpoint(args)
-    if args.trim_vocab:
+    if args.trim_vocab:  # in both, in place: of the pieces for 101 languages, two languages use few
         common.trim_vocab(tokenizer, model, books["train"])
 
     # 3. Tokenize
@@ -128,7 +131,7 @@ def main():
         batch_size=args.batch_size,
         sampler=sampler,  # Differs from the chapter: rows of about one length in a step, so that little is padded
         collate_fn=data_collator,
-        generator=torch.Generator(),  # else each epoch takes a number from dropout's, and a resumed one another
+        generator=torch.Generator(),  # of its own, else it draws from dropout's, which would differ after --resume
     )
     # Without gradients, batches of four times the size fit.
     eval_dataloader = DataLoader(tokenized_datasets["validation"], 4 * args.batch_size, collate_fn=data_collator)
@@ -138,7 +141,8 @@ def main():
     model, optimizer, train_dataloader, eval_dataloader = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader
     )
-    register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it
+    register_fsdp_forward_method(model, "generate")  # under FSDP, gathers the weights for it; else nothing
+    # Step, epochs, log and checkpoints, as --resume finds them; max_steps: --epochs times sampler.steps_per_epoch.
     run = common.Run(args, books, tokenizer, sampler)
     max_steps = run.state["max_steps"]
     lr_scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=max_steps)
@@ -146,33 +150,34 @@ def main():
     # 5. Train
     if run.newest:  # only with --resume
         accelerator.load_state(run.newest)
-        lr_scheduler.last_epoch = run.state["step"]  # all that it must know; accelerate would pickle it: code
+        lr_scheduler.last_epoch = run.state["step"]  # a step, in spite of its name
     accelerator.init_trackers("runs")
     upload = None
-    for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / sampler.steps)):
+    for epoch in range(len(run.state["epochs"]), math.ceil(max_steps / sampler.steps_per_epoch)):
         # Training
         model.train()
-        done = run.state["step"] % sampler.steps  # not 0 where --resume goes on inside an epoch
+        done = run.state["step"] % sampler.steps_per_epoch  # not 0 where --resume goes on inside an epoch
         batches = iter(accelerator.skip_first_batches(train_dataloader, done * args.gradient_accumulation_steps))
-        steps = range(run.state["step"] + 1, min((epoch + 1) * sampler.steps, max_steps) + 1)
+        steps = range(run.state["step"] + 1, min((epoch + 1) * sampler.steps_per_epoch, max_steps) + 1)
         for step in tqdm(steps, total=max_steps, initial=run.state["step"], leave=False):
             loss, grad_norm = backward(accelerator, model, list(islice(batches, args.gradient_accumulation_steps)))
-            run.log_step(loss, grad_norm, optimizer.param_groups[0]["lr"])
+            run.log_step(loss, grad_norm, optimizer.param_groups[0]["lr"])  # the rate of this step
             accelerator.log(run.state["log"][-1], step=step)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
             if args.save_steps and step % args.save_steps == 0 and step < steps[-1]:
-                run.save(accelerator.save_state)  # the last step of an epoch is saved after its evaluation
+                run.save(accelerator.save_state)  # the last one of an epoch is saved after its evaluation
 
         # Evaluation
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        scores = common.rouge_rows(summaries, books["validation"], args.rouge).mean()
-        run.end_epoch(eval_loss, scores)
-        accelerator.log({"eval_loss": eval_loss, **scores}, step=run.state["step"])
+        # Differs from the chapter: the references are the titles themselves, not labels cut at 30 tokens
+        f1 = common.rouge_rows(summaries, books["validation"], args.rouge).mean()  # of rouge1, rouge2, ... × 100
+        run.end_epoch(eval_loss, f1)
+        accelerator.log({"eval_loss": eval_loss, **f1}, step=run.state["step"])
 
         # Save and upload
-        run.save(accelerator.save_state)
+        run.save(accelerator.save_state)  # keeps the best and the last two
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
 

@@ -18,7 +18,7 @@ from transformers import DataCollatorForSeq2Seq, ProgressCallback, Seq2SeqTraine
 
 import common
 
-PRESETS = {  # the sample is trained in fp32, so that its numbers do not depend on what the device multiplies in
+PRESETS = {  # the sample: a tiny mT5 with random weights, in fp32 even where the device has bf16
     "sample": dict(model="tiny", epochs=10, batch_size=16, learning_rate=2e-3, weight_decay=0.3, bf16=False),
     "amazon": dict(model="google/mt5-small", epochs=8, batch_size=8, learning_rate=5.6e-5, weight_decay=0.01),
 }
@@ -34,9 +34,9 @@ class SummarizationTrainer(Seq2SeqTrainer):
         # The Trainer averages the mean losses of the batches, so that they depend on how rows are batched.
         # Here each row gets its summed loss and tokens; reviews are encoded once for both, the loss and the summary.
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("labels")  # the collator has shifted them right, as decoder_input_ids
-        with torch.no_grad(), self.accelerator.autocast():  # weights are cast once a batch, not once a token
-            outputs = model(**inputs)
+        labels = inputs.pop("labels")
+        with torch.no_grad(), self.accelerator.autocast():  # here: weights are cast once a batch, not once a token
+            outputs = model(**inputs)  # the collator has shifted the labels right, as decoder_input_ids
             generated_tokens = self.model.generate(**common.generation_inputs(self.processing_class, inputs, outputs))
         # Seq2SeqTrainer would pad with -100, which cannot be decoded.
         longest = self.model.generation_config.max_new_tokens + 2  # the start token and mBART-50's language
@@ -103,11 +103,11 @@ def main():
 
     # 1. Data
     books = common.load_prepared(args, "train", "validation")
-    books["validation"] = common.longest_first(books["validation"])  # little padding; summaries come in this order
+    books["validation"] = common.longest_first(books["validation"])  # so that a batch has little padding
 
     # 2. Checkpoint
     tokenizer, model = common.load_checkpoint(args)
-    if args.trim_vocab:
+    if args.trim_vocab:  # in both, in place: of the pieces for 101 languages, two languages use few
         common.trim_vocab(tokenizer, model, books["train"])
 
     # 3. Tokenize
@@ -142,7 +142,7 @@ def main():
         compute_loss_func=common.summed_loss,  # Differs from the chapter: each label token of a step weighs the same
         compute_metrics=compute_metrics,
     )
-    run = common.Run(args, books, tokenizer, sampler)
+    run = common.Run(args, books, tokenizer, sampler)  # step, epochs, log and checkpoints, as --resume finds them
     trainer.sampler, trainer.run = sampler, run
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingCallback(run))
