@@ -287,8 +287,8 @@ def load(auto_class, name, **options):
         return auto_class.from_pretrained(name, trust_remote_code=False, **options)
 
 
-def load_checkpoint(args):
-    """Return tokenizer and model of --model, in fp32 and set up to write titles, whichever its family is (T5 to GPT-2)."""
+def load_checkpoint(args, rows=None):
+    """Return tokenizer and model of --model (T5 to GPT-2), in fp32 and set up to write titles or to train on ``rows``."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         # glibc keeps large freed blocks: each step needs as many again, and new pages take as long as AdamW.
         library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
@@ -302,7 +302,7 @@ def load_checkpoint(args):
         fail(f"--model {name} holds no tokenizer; copy the files of the one it was trained with into it")
     auto_class = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     if not config.is_encoder_decoder:  # GPT-2
-        if "epochs" in args:
+        if rows:
             fail(f"{config.model_type} has no encoder and is not trained here; predict.py takes it as it is")
         tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
     # In bf16 on a CPU, PyTorch's fused attention is slower than plain products, above all for a token at a time.
@@ -319,6 +319,8 @@ def load_checkpoint(args):
     for module in model.modules():
         if "Sinusoidal" in type(module).__name__:  # PEGASUS: constants, for which DDP would await gradients
             module.requires_grad_(False)
+    if rows and args.trim_vocab:
+        trim_vocab(tokenizer, model, rows)
     generation = model.generation_config
     generation.max_new_tokens, generation.max_length = args.max_target_length, None  # that counts the start token too
     generation.min_length = 0  # BART's is one for summaries of news
@@ -395,8 +397,6 @@ def trim_vocab(tokenizer, model, rows):
         layer.weight = torch.nn.Parameter(layer.weight.data[kept])
     model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
     model.tie_weights()  # T5's head is its embeddings
-    suppressed = np.isin(kept, model.generation_config.suppress_tokens or [])
-    model.generation_config.suppress_tokens = suppressed.nonzero()[0].tolist() or None
     print_main(f"Vocabulary: kept {len(kept):,} of {len(used):,} pieces, {model.num_parameters():,} parameters")
 
 

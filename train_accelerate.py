@@ -111,9 +111,7 @@ def main():
     books["validation"] = common.longest_first(books["validation"])  # so that a batch has little padding
 
     # 2. Checkpoint
-    tokenizer, model = common.load_checkpoint(args)
-    if args.trim_vocab:  # in both, in place: of the pieces for 101 languages, two languages use few
-        common.trim_vocab(tokenizer, model, books["train"])
+    tokenizer, model = common.load_checkpoint(args, books["train"])  # the rows say what --trim-vocab keeps
 
     # 3. Tokenize
     with accelerator.local_main_process_first():  # the others find its result in the cache

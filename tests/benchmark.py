@@ -413,11 +413,11 @@ def benchmark_pieces(data, shares=(1.0, 0.1, 0.01)):
     books = load_from_disk(data)
     print("| training rows | pieces kept | validation | test |\n|---|---|---|---|")
     for share in shares:
-        args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30, bf16=False)
+        args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30, bf16=False,
+                                  trim_vocab=True)  # fmt: skip
         whole, _ = load_checkpoint(args)
         rows = books["train"].select(range(int(share * len(books["train"]))))
-        kept, model = load_checkpoint(args)
-        trim_vocab(kept, model, rows)
+        kept, model = load_checkpoint(args, rows)
         more = []
         for split in ("validation", "test"):
             texts = books[split]["review_body"][:] + books[split]["review_title"][:]

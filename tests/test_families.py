@@ -13,15 +13,7 @@ from tokenizers import ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, GenerationConfig
 from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES
 
-from common import (
-    generation_inputs,
-    load_checkpoint,
-    longest_first,
-    preprocess_function,
-    row_losses,
-    summed_loss,
-    trim_vocab,
-)
+from common import generation_inputs, load_checkpoint, longest_first, preprocess_function, row_losses, summed_loss
 from predict import summarize as predict_summarize
 
 # ---- tiny checkpoints, whose configurations differ as those on the Hub do ----------------------
@@ -92,10 +84,15 @@ def checkpoints(tmp_path_factory):
     return folders
 
 
+def args_of(folder, **flags):
+    """Return the flags that say what is opened, and how."""
+    flags = {"model": str(folder), "data": "", "num_beams": None, "max_target_length": 30, "bf16": False} | flags
+    return Namespace(**flags)
+
+
 def opened(folder, **flags):
     """Return tokenizer and model of a folder, as predict.py has them."""
-    flags = {"model": str(folder), "data": "", "num_beams": None, "max_target_length": 30, "bf16": False} | flags
-    tokenizer, model = load_checkpoint(Namespace(**flags))
+    tokenizer, model = load_checkpoint(args_of(folder, **flags))
     return tokenizer, model.eval()
 
 
@@ -348,9 +345,9 @@ def test_a_trimmed_head_stays_tied_or_separate(checkpoints, data, tmp_path, fami
 
 
 def test_trimming_keeps_the_pieces_of_the_prefix(checkpoints):
-    tokenizer, model = opened(checkpoints["t5"])
-    whole = tokenizer.tokenize("summarize: ok")
-    trim_vocab(tokenizer, model, Dataset.from_dict({"review_body": ["ok"], "review_title": ["ok"]}))
+    whole = opened(checkpoints["t5"])[0].tokenize("summarize: ok")
+    rows = Dataset.from_dict({"review_body": ["ok"], "review_title": ["ok"]})
+    tokenizer, _ = load_checkpoint(args_of(checkpoints["t5"], trim_vocab=True), rows)
     assert tokenizer.tokenize("summarize: ok") == whole
 
 

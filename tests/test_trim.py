@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common import load_checkpoint, trim_vocab
+from common import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +46,15 @@ def rows(prepared):
 def trimmed(narrow, rows, tmp_path_factory):
     """(tokenizer, model) of the whole checkpoint, and of the trimmed one saved and opened again."""
     folder = tmp_path_factory.mktemp("trimmed")
-    tokenizer, model = load_checkpoint(
-        SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30, bf16=False)
-    )
-    trim_vocab(tokenizer, model, rows)
+    flags = {"model": str(narrow), "data": "", "num_beams": None, "max_target_length": 30, "bf16": False}
+    args = SimpleNamespace(**flags, trim_vocab=True)
+    tokenizer, model = load_checkpoint(args, rows)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
-    return load_checkpoint(
-        SimpleNamespace(model=str(narrow), data="", num_beams=None, max_target_length=30, bf16=False)
-    ), (AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder))
+    return load_checkpoint(args), (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForSeq2SeqLM.from_pretrained(folder),
+    )
 
 
 def test_training_texts_get_the_same_pieces(trimmed, rows):
@@ -143,9 +143,9 @@ TRIM = """
 import sys
 from types import SimpleNamespace
 from datasets import load_from_disk
-from common import load_checkpoint, trim_vocab
-tokenizer, model = load_checkpoint(SimpleNamespace(model=sys.argv[1], data="", num_beams=None, max_target_length=30, bf16=False))
-trim_vocab(tokenizer, model, load_from_disk(sys.argv[2])["train"])
+from common import load_checkpoint
+args = SimpleNamespace(model=sys.argv[1], data="", num_beams=None, max_target_length=30, bf16=False, trim_vocab=True)
+load_checkpoint(args, load_from_disk(sys.argv[2])["train"])
 print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024)
 """
 
