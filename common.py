@@ -120,6 +120,9 @@ def parse_args(doc, flags, presets):
     args = parser.parse_args()
     if launched in ("fp16", "fp8"):
         fail(f"--mixed_precision {launched}: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
+    tracker = vars(args).get("report_to")
+    if tracker and tracker not in transformers.integrations.get_available_reporting_integrations():
+        fail(f"--report-to {tracker} is not installed; pip install it, or leave the flag out")
     if empty := [flag.replace("_", "-") for flag, value in vars(args).items() if value == ""]:
         fail(f"--{empty[0]} must not be empty")
     return args
@@ -177,8 +180,14 @@ def command():
 
 
 # ---- Files -------------------------------------------------------------------------------------
-def claim(folder):
-    """Make ``folder`` ours until the script ends: it must be absent, empty or hold our lock, which is free."""
+def claim(folder, source=""):
+    """Make ``folder`` ours until the script ends: it must be absent, empty or hold our lock, which is free.
+
+    It and ``source``, what the script reads, must not lie in one another. What a killed ``new_files`` left in it goes.
+    """
+    ours, theirs = Path(folder).resolve(), Path(source).resolve()
+    if source and theirs.exists() and (ours.is_relative_to(theirs) or theirs.is_relative_to(ours)):
+        fail(f"{folder} would overwrite {source}, which is read; name a folder that is not in it and does not hold it")
     Path(folder).mkdir(parents=True, exist_ok=True)
     held = os.listdir(folder)
     if held and LOCK not in held:
@@ -186,6 +195,8 @@ def claim(folder):
     claim.lock = filelock.FileLock(Path(folder, LOCK))  # held until the process ends; the file stays, as our mark
     with expected(f"cannot write to {folder}", "another run writes to it, or you may not: name another folder"):
         claim.lock.acquire(timeout=0)
+    for left in Path(folder).glob(f"{LOCK}-*"):
+        shutil.rmtree(left)
 
 
 def write_json(file, content):
@@ -200,13 +211,17 @@ def new_files(file):
     taken for a whole one.
     """
     folder, key = Path(file).parent, Path(file).name
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as new:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{LOCK}-") as new:
         yield Path(new)
         entries = sorted(Path(new).iterdir(), key=lambda entry: entry.name == key)
+        for entry in entries:
+            old = folder / entry.name
+            if old.is_symlink() or (old.exists() and old.is_file() != entry.is_file()):
+                fail(f"{old} is in the way: it is a link, or a folder where a file goes; move it")
         if len(entries) > 1:
             (folder / key).unlink(missing_ok=True)
         for entry in entries:
-            if entry.is_dir():  # a file is replaced without, and a folder never by a file
+            if entry.is_dir():  # a file is replaced without
                 shutil.rmtree(folder / entry.name, ignore_errors=True)
             entry.replace(folder / entry.name)
 
@@ -242,12 +257,8 @@ def start_run(args, state):
     launched = sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ and state.num_processes == 1
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":  # by `accelerate launch`; python would take all
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-    if Path(args.output_dir).resolve() == Path(args.model).resolve():
-        fail("--output-dir is the folder of --model, which would be overwritten; name another one")
-    if args.report_to and args.report_to not in transformers.integrations.get_available_reporting_integrations():
-        fail(f"--report-to {args.report_to} is not installed; pip install it, or leave the flag out")
     if state.is_main_process:
-        claim(args.output_dir)
+        claim(args.output_dir, args.model)
     if state.is_main_process and args.push_to_hub:  # now, so that a bad token shows at once
         check_hub("train without --push-to-hub and push later")
         with expected(f"cannot push to {args.push_to_hub}", "log in with `hf auth login`"):
@@ -259,6 +270,8 @@ def load_prepared(args, *splits):
     """Return the ``DatasetDict`` in ``--data``; where it is missing, prepare_data.py makes it first."""
     with PartialState().local_main_process_first():
         if not Path(args.data, "dataset_dict.json").exists():
+            if args.data != f"data/prepared/{args.preset}":
+                fail(f"--data {args.data} holds no prepared data; make it with prepare_data.py --data {args.data}")
             flags = ["--preset", args.preset, "--data", args.data]
             print_main(f"{args.data} is missing, so first: python prepare_data.py {' '.join(flags)}")
             if code := subprocess.call([sys.executable, Path(__file__).with_name("prepare_data.py"), *flags]):
@@ -478,7 +491,7 @@ class Run:
         files = [file["filename"] for rows in books.values() for file in rows.cache_files]
         self.run["corpus"] = [zlib.crc32(np.memmap(file, mode="r")) for file in files]
         self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
-        self.run["processes"] = PartialState().num_processes
+        self.run |= {"processes": PartialState().num_processes, "script": Path(sys.argv[0]).name}
         max_steps = args.max_steps or args.epochs * sampler.steps_per_epoch
         self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
         with PartialState().main_process_first():
@@ -490,7 +503,7 @@ class Run:
                 for name, value in self.run.items():
                     if (old := saved["run"].get(name)) != value:
                         fail(f"--resume: {self.newest} was written with {name} {old}, not {value}; give the same")
-                if lost := [name for name in saved["files"] if not (self.newest / name).exists()]:
+                if lost := [name for name, _ in saved["files"].items() - self.files(self.newest).items()]:
                     fail(f"--resume: {self.newest} lacks {lost[0]}; delete that folder to resume from the one before")
                 print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
             elif PartialState().is_main_process:
@@ -498,14 +511,18 @@ class Run:
                     fail(f"{whole[-1]} is of a run that stopped; go on with --resume or delete {self.folder}")
                 for path in whole:
                     shutil.rmtree(path.replace(self.new))
-                self.saved.unlink(missing_ok=True)
+            self.saved.unlink(missing_ok=True)
         sampler.epochs = self.state["epochs"]  # each has an order of its own
 
     def whole(self):
         """Return the checkpoints, oldest first."""
         files = [file for file in self.folder.glob("checkpoint-*/run.json") if b'"preset": ' in file.read_bytes()]
-        folders = [file.parent for file in files]
-        return sorted(folders, key=lambda folder: (len(folder.name), folder.name))  # by the number of steps
+        folders = [file.parent for file in files if re.fullmatch(r"checkpoint-\d+", file.parent.name)]
+        return sorted(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+
+    def files(self, folder):
+        """Return the size of each file of a checkpoint by its name."""
+        return {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
 
     def best(self):
         """Return the checkpoint of the epoch with the highest ROUGE-L."""
@@ -518,8 +535,7 @@ class Run:
             write(new)
             PartialState().wait_for_everyone()  # each process has written its random states
             if PartialState().is_main_process:
-                files = [str(file.relative_to(new)) for file in new.rglob("*")]
-                write_json(new / "run.json", {"run": self.run, "files": files, "state": self.state})
+                write_json(new / "run.json", {"run": self.run, "files": self.files(new), "state": self.state})
                 new.replace(self.folder / new.name)
                 for path in self.whole()[:-2]:
                     if not self.state["epochs"] or path != self.best():

@@ -32,12 +32,10 @@ PRESETS = {
 
 def summarize(tokenizer, model, reviews, args):
     """Return a summary of each review, in order; that of an empty review is empty."""
-    summaries = [""] * len(reviews)
-    lengths = torch.tensor([len(review) for review in reviews["review_body"]])
-    # The longest first, so that a batch has reviews of about one length and little padding
-    batches = lengths.argsort(descending=True, stable=True).split(args.batch_size)
-    for places in tqdm(batches, "Summarize", disable=len(batches) == 1):
-        batch, limits = reviews[places.tolist()], (args.max_input_length, args.max_target_length)
+    summaries, limits = [""] * len(reviews), (args.max_input_length, args.max_target_length)
+    reviews = common.longest_first(reviews.add_column("row", list(range(len(reviews)))))
+    batches = list(reviews.iter(args.batch_size))  # of reviews of about one length: little padding
+    for batch in tqdm(batches, "Summarize", disable=len(batches) == 1):
         # As in a training; there are no titles, so no labels, and the tokenizer can pad without the collator.
         inputs = common.preprocess_function(batch, tokenizer, model.config, *limits)
         inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
@@ -46,8 +44,8 @@ def summarize(tokenizer, model, reviews, args):
         if not model.config.is_encoder_decoder:  # GPT-2: the review, padded on the left, comes before its summary
             generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-        for place, review, summary in zip(places, batch["review_body"], decoded, strict=True):
-            summaries[place] = summary.strip() if review.strip() else ""
+        for row, review, summary in zip(batch["row"], batch["review_body"], decoded, strict=True):
+            summaries[row] = summary.strip() if review.strip() else ""
     return summaries
 
 
@@ -66,10 +64,14 @@ def main():
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.scores and not args.split:
         common.fail("--scores needs --split")
-    for file in filter(None, (args.output, args.scores)):
-        if args.input and Path(file).resolve() == Path(args.input).resolve():
-            common.fail(f"{file} is --input, which would be overwritten; name another file")
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    taken = {args.input and Path(args.input).resolve()}
+    for file in map(Path, filter(None, (args.output, args.scores))):
+        if file.resolve() in taken:
+            common.fail(f"{file} is --input or --output, which would be overwritten; name another file")
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            common.fail(f"{file} is a link, a folder or a device; name another file")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        taken.add(file.resolve())
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
 

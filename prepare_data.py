@@ -110,12 +110,12 @@ def check_splits(args, books, words):
 def main():
     flags = "preset dataset languages text_column title_column categories validation_share data model seed"
     args = common.parse_args(__doc__, flags.split(), PRESETS)
-    common.claim(args.data)  # ends the run if the folder holds what we did not write
+    common.claim(args.data, args.dataset)  # ends the run if the folder holds what we did not write
     if args.model != "tiny":
         common.load(AutoTokenizer, args.model)  # what cannot be had shows now, not after the work
 
     corpus = []
-    for language in args.languages:
+    for language in dict.fromkeys(args.languages):
         # 1. Load the reviews of a language and look at them
         reviews = load_reviews(args, language)
         print(f"\n=== {language} ===\n{reviews}")

@@ -57,15 +57,12 @@ class TrainingCallback(ProgressCallback):
         super().__init__()
         self.run = run
 
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        if state.epoch % 1 and state.global_step < state.max_steps:
-            # The last step of an epoch is saved after its evaluation.
-            control.should_save = state.global_step % args.save_steps == 0
-
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "grad_norm" in logs:  # of a step
             self.run.log_step(logs["loss"], logs["grad_norm"], logs["learning_rate"])
+            if state.epoch % 1 and state.global_step < state.max_steps:
+                # After this the Trainer saves, if told to; the last step of an epoch is saved after its evaluation.
+                control.should_save = state.global_step % args.save_steps == 0
         elif "eval_loss" in logs:  # of an epoch
             self.run.end_epoch(logs["eval_loss"], {name: logs[f"eval_{name}"] for name in common.ROUGE_TYPES})
 

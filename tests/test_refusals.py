@@ -78,6 +78,9 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--input {here}/good.csv --output {here}/link.csv", ["link.csv is --input", "another file"]),
     ("predict", "--input {here}/link.csv --scores {here}/good.csv", ["--scores", "--split"]),
     ("predict", "hello --scores {here}/out.json", ["--scores", "--split"]),
+    ("predict", "--split test --output {here}/out.json --scores {here}/empty/../out.json", ["out.json is --input or --output"]),
+    *[("predict", f"hello --output {{here}}/{name}", [f"{name} is a link, a folder or a device", "another file"])
+      for name in ("raw", "link.csv", "pipe")],
     ("predict", "--input {here}/good.csv --output {here}/a_file/out.csv", ["a_file", "File exists"]),
     # reviews
     ("prepare_data", f"--dataset {{here}}/none.csv {PREPARE}", ["none.csv", "does not exist"]),
@@ -104,13 +107,14 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--model {model} --input {here}/numbers.csv", ["numbers.csv", "int", "--text-column"]),
     ("predict", "--model {model} --input {here}/nothing.txt", ["nothing.txt", "TXT"]),
     ("predict", "--model {model} --input {here}/summary.csv", ["'summary'", "rename"]),
-    ("predict", "--model {model} --input {here}/good.csv --output {here}/raw", ["raw", "Is a directory"]),
     # prepared data
     ("predict", "--model {model} --data {data} --examples 9999", ["--examples", "rows 0 to"]),
     ("train_trainer", "--data {here}/no_validation --output-dir {here}/model", ["no split validation", "--validation-share"]),
     ("predict", "--model {model} --data {here}/no_validation --split test", ["no split test", "only train"]),
     ("train_accelerate", "--data {here}/broken_arguments --output-dir {here}/model", ["arguments.json", "delete"]),
     ("train_trainer", "--data {here}/no_arguments --output-dir {here}/model", ["arguments.json", "delete"]),
+    *[(script, "--data {here}/mistyped --output-dir {here}/model", ["mistyped holds no prepared data", "prepare_data.py"])
+      for script in ("baseline", "train_trainer", "train_accelerate")],
     # checkpoints
     ("train_trainer", f"{TRAIN} --model {{here}}/bad", ["bad", "--model"]),
     ("train_accelerate", f"{TRAIN} --model {{here}}/empty", ["empty", "--model"]),
@@ -121,11 +125,13 @@ REFUSED = [  # script, flags, words of the one line
     ("train_accelerate", f"{TRAIN} --model {{here}}/no_tokenizer", ["no_tokenizer", "tokenizer"]),
     ("predict", "--model {here}/no_tokenizer hello", ["no_tokenizer", "tokenizer"]),
     ("predict", "--model user/nowhere hello", ["user/nowhere", "--model"]),
-    *[(script, f"{TRAIN} --report-to clearml", ["--report-to clearml is not installed", "pip install"])
-      for script in ("train_trainer", "train_accelerate")],
+    *[(script, f"{TRAIN} --report-to {name}", [f"--report-to {name} is not installed", "pip install"])
+      for script in ("train_trainer", "train_accelerate") for name in ("clearml", "json")],
     # folders that are not ours
     ("prepare_data", "--data {here}/raw", ["raw", "not written by this program", "another"]),
-    ("prepare_data", "--dataset {here}/raw --data {here}/raw", ["raw", "not written by this program"]),
+    ("prepare_data", "--dataset {here}/raw --data {here}/raw", ["raw would overwrite", "name a folder"]),
+    ("prepare_data", "--dataset {here}/raw --data {here}/raw/prepared", ["prepared would overwrite", "name a folder"]),
+    ("prepare_data", "--dataset {here}/good.csv --data {here}", ["would overwrite", "good.csv"]),
     ("prepare_data", "--data {here}/torn", ["torn", "not written by this program"]),
     ("train_trainer", "--data {data} --output-dir {here}/notes", ["notes", "README.md", "another"]),
     ("train_accelerate", "--data {data} --output-dir {here}/notes", ["notes", "README.md", "another"]),
@@ -135,7 +141,8 @@ REFUSED = [  # script, flags, words of the one line
     ("train_trainer", "--data {data} --output-dir {here}/a_file", ["a_file", "File exists"]),
     ("train_accelerate", "--data {data} --output-dir {here}/a_file/model", ["a_file", "Not a directory"]),
     ("train_trainer", f"--data {{data}} --output-dir {{here}}/{'long' * 80}", ["File name too long"]),
-    ("train_accelerate", "--data {data} --model {here}/ours --output-dir {here}/ours", ["--model", "overwritten"]),
+    ("train_accelerate", "--data {data} --model {here}/ours --output-dir {here}/ours", ["ours would overwrite"]),
+    ("train_trainer", "--data {data} --model {here}/ours/old --output-dir {here}/ours", ["ours would overwrite", "ours/old"]),
 ]  # fmt: skip
 
 
@@ -149,6 +156,8 @@ def here(tmp_path_factory, prepared):
         content = content.replace("{here}", str(here)) if name.endswith(".py") else content
         (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (here / "link.csv").symlink_to(here / "good.csv")
+    os.mkfifo(here / "pipe")
+    (here / "ours/old").mkdir(parents=True, exist_ok=True)
     tiny = prepared[0] / "tiny-mt5"
     for name in ("no_decoder", "no_tokenizer"):
         shutil.copytree(tiny, here / name)
@@ -209,7 +218,7 @@ def test_titles_that_cannot_be_written_whole_leave_the_old_ones(here, trained, t
 COMMANDS = [  # the same through the real command, from the root of the project
     ("predict.py", "--modle x", "predict.py: error: unrecognized arguments: --modle (see --help)"),
     ("prepare_data.py", "--validation-share nan", "nan is not from 0 to 0.9"),
-    ("prepare_data.py", "--data data", "data holds "),
+    ("prepare_data.py", "--data data", "data would overwrite data/sample"),
     ("baseline.py", "--output-dir tests", "tests holds "),
     ("baseline.py", "--data data --output-dir {new}", "data holds "),
     ("train_trainer.py", "--seed -1", "-1 is not from 0 to 4294967295"),
@@ -256,7 +265,7 @@ def test_no_pickle_is_executed(prepared, tmp_path, monkeypatch, capsys):
         run(f"train_{script}.py", *flags)
         for file in (output / script / "checkpoints/checkpoint-2").iterdir():
             if file.suffix not in (".json", ".safetensors"):
-                file.write_bytes(code)
+                file.write_bytes(code.ljust(file.stat().st_size, b"\0"))  # another size would be seen before
         (output / script / "checkpoints/checkpoint-2/custom_checkpoint_0.pkl").write_bytes(code)
         result = run(f"train_{script}.py", *flags, "--resume", check=False)
         assert result.returncode != 0 or script == "trainer", "it must not go on with what it cannot read"
@@ -327,13 +336,22 @@ def test_checkpoints_of_others_stay(prepared, tmp_path):
         assert all("somebody's" in note.read_text() for note in notes)
 
 
-def test_a_checkpoint_that_lacks_a_file_is_not_resumed(prepared, tmp_path):
-    for script, file in (("trainer", "optimizer.pt"), ("accelerate", "random_states_0.pkl")):
-        flags = ["--data", prepared[0], "--output-dir", tmp_path / script, "--max-steps", 2]
-        run(f"train_{script}.py", *flags)
-        (tmp_path / script / "checkpoints/checkpoint-2" / file).unlink()
+SCRIPTS = [("trainer", "accelerate", "optimizer.pt"), ("accelerate", "trainer", "random_states_0.pkl")]
+
+
+@pytest.mark.parametrize(("script", "other", "file"), SCRIPTS)
+def test_only_a_whole_checkpoint_of_the_same_script_is_resumed(prepared, tmp_path, script, other, file):
+    flags = ["--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 2]
+    run(f"train_{script}.py", *flags)
+    newest, copy = tmp_path / "checkpoints/checkpoint-2", tmp_path / "checkpoints/checkpoint-copy"
+    shutil.copytree(newest, copy)
+    result = run(f"train_{other}.py", *flags, "--resume", check=False)
+    assert result.returncode == 2 and f"{newest} was written with script train_{script}.py" in result.stderr
+    for damage in (lambda path: os.truncate(path, 10), os.unlink):
+        damage(newest / file)
         result = run(f"train_{script}.py", *flags, "--resume", check=False)
-        assert result.returncode == 2 and f"lacks {file}" in result.stderr
+        assert result.returncode == 2 and f"{newest} lacks {file}" in result.stderr
+    assert (copy / file).exists()
 
 
 # ---- killed while files are replaced -----------------------------------------------------------
@@ -393,9 +411,22 @@ def test_a_killed_final_save_leaves_a_run_to_resume(prepared, tmp_path):
         if list((tmp_path / "model/checkpoints").glob("checkpoint-2/run.json")) and moment % 4 == 0:
             run("train_accelerate.py", *flags, "--seed", read_json(
                 tmp_path / "model/checkpoints/checkpoint-2/run.json")["run"]["seed"], "--resume")  # fmt: skip
+            assert [path.name for path in (tmp_path / "model").glob(".*")] == [
+                common.LOCK
+            ]  # nothing of the killed one
             resumed += 1
     assert moment > 10 and resumed
     assert (tmp_path / "model/model.safetensors").read_bytes() != old
+
+
+@pytest.mark.parametrize("script", ["train_trainer", "train_accelerate"])
+def test_a_resumed_run_that_is_killed_is_not_taken_for_the_finished_one_before(prepared, tmp_path, script):
+    flags = ["--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 3, "--save-steps", 1]
+    run(f"{script}.py", *flags)
+    shutil.rmtree(tmp_path / "checkpoints/checkpoint-3")
+    assert kill_at(3, script, *flags, "--resume") == 9
+    result = run(f"{script}.py", *flags, check=False)
+    assert result.returncode == 2 and "is of a run that stopped" in result.stderr
 
 
 # ---- terminals, pipes, signals, the Hub --------------------------------------------------------
