@@ -95,8 +95,7 @@ def main():
         seed=args.seed,
     )
     training_args._n_gpu = 1  # else one process drives all GPUs by DataParallel, with larger steps and a wrong loss
-    state = training_args.distributed_state
-    common.start_run(args, state)
+    common.start_run(args, training_args.distributed_state)
 
     # 1. Data
     books = common.load_prepared(args, "train", "validation")
@@ -106,7 +105,7 @@ def main():
     tokenizer, model = common.load_checkpoint(args, books["train"])  # the rows say what --trim-vocab keeps
 
     # 3. Tokenize
-    with state.local_main_process_first():  # the others find its result in the cache
+    with training_args.main_process_first():  # the others find its result in the cache
         tokenized_datasets = books.map(
             common.preprocess_function,
             batched=True,
@@ -115,7 +114,7 @@ def main():
             remove_columns=books["train"].column_names,  # texts, which the collator could not pad
         )  # fmt: skip
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, state.num_processes)
+    sampler = common.LengthGroupedSampler(tokenized_datasets["train"], args, training_args.world_size)
 
     # 4. Metric
     def compute_metrics(eval_pred):
@@ -152,7 +151,7 @@ def main():
     run.measured["eval_loss"] = predicted.metrics["test_loss"]
 
     # 7. Save and push
-    if state.is_main_process:
+    if trainer.is_world_process_zero():
         scores = common.score(books["validation"], args.rouge, summaries)
         common.save_model(args, tokenizer, model, scores, run)
         common.push_to_hub(args)
