@@ -504,9 +504,7 @@ class Run:
                     if (old := saved["run"].get(name)) != value:
                         fail(f"--resume: {self.newest} was written with {name} {old}, not {value}; give the same")
                 if lost := [name for name, _ in saved["files"].items() - self.files(self.newest).items()]:
-                    fail(
-                        f"--resume: {self.newest} lacks {lost[0]} or a part; delete that folder to resume from the one before"
-                    )
+                    fail(f"--resume: {self.newest} lacks {lost[0]}; delete that folder to resume from the one before")
                 print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
             elif PartialState().is_main_process:
                 if whole and not self.saved.exists():
