@@ -1,6 +1,6 @@
 """Summarize reviews with a fine-tuned model, which writes a title for each, or score the model on a split.
 
-Chapter section: "Using your fine-tuned model"; transformers has removed its pipeline("summarization"), summarize() does the same.
+Chapter section: "Using your fine-tuned model"; its pipeline("summarization") was removed, summarize() does the same.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # rows of the test split

@@ -111,7 +111,8 @@ def main():
     books["validation"] = common.longest_first(books["validation"])  # so that a batch has little padding
 
     # 2. Checkpoint
-    tokenizer, model = common.load_checkpoint(args, books["train"])  # the rows say what --trim-vocab keeps
+    # The chapter's two from_pretrained(); the rows say what --trim-vocab keeps
+    tokenizer, model = common.load_checkpoint(args, books["train"])
 
     # 3. Tokenize
     with accelerator.local_main_process_first():  # the others find its result in the cache
@@ -179,16 +180,17 @@ def main():
         if args.push_to_hub:
             upload = push(accelerator, model, tokenizer, args, epoch, upload)
 
-    # 6. Score the best model (by ROUGE-L; the chapter takes the last) against lead-3
+    # 6. Summaries of the best model by ROUGE-L, as it was saved
+    # Differs from the chapter: there the last model is the result
     accelerator.load_state(run.best())
     summaries, run.measured["eval_loss"] = evaluate(accelerator, model, eval_dataloader, tokenizer)
     state_dict = accelerator.get_state_dict(model)
 
-    # 7. Save and push
+    # 7. Score it beside lead-3, save and push
     if accelerator.is_main_process:
         scores = common.score(books["validation"], args.rouge, summaries)
         common.save_model(args, tokenizer, accelerator.unwrap_model(model), scores, run, state_dict)
-        common.push_to_hub(args)
+        common.push_to_hub(args)  # if --push-to-hub names a repository
     # Free the model before the process group that its wrapper uses is closed; else a process may hang at its exit.
     model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()
