@@ -89,8 +89,10 @@ def test_somebodys_own_table(tmp_path):
 
 
 def test_a_missing_split_is_used_where_only_the_others_exist(tmp_path):
-    write_csv(tmp_path / "train.csv", first_books("es", "train"))
-    printed = run("prepare_data.py", "--dataset", tmp_path, "--data", tmp_path / "data", "--languages", "es").stdout
+    reviews, data = tmp_path / "reviews", tmp_path / "data"
+    reviews.mkdir()
+    write_csv(reviews / "train.csv", first_books("es", "train"))
+    printed = run("prepare_data.py", "--dataset", reviews, "--data", data, "--languages", "es").stdout
     assert "There is no split validation; see --validation-share" in printed
-    result = run("train_trainer.py", "--data", tmp_path / "data", "--output-dir", tmp_path / "model", check=False)
+    result = run("train_trainer.py", "--data", data, "--output-dir", tmp_path / "model", check=False)
     assert result.returncode == 2 and "no split validation" in result.stderr.splitlines()[-1]
