@@ -270,7 +270,7 @@ def load_prepared(args, *splits):
     """Return the ``DatasetDict`` in ``--data``; where it is missing, prepare_data.py makes it first."""
     with PartialState().local_main_process_first():
         if not Path(args.data, "dataset_dict.json").exists():
-            if args.data != f"data/prepared/{args.preset}":
+            if Path(args.data).exists() and args.data != f"data/prepared/{args.preset}":  # of other reviews, but torn
                 fail(f"--data {args.data} holds no prepared data; make it with prepare_data.py --data {args.data}")
             flags = ["--preset", args.preset, "--data", args.data]
             print_main(f"{args.data} is missing, so first: python prepare_data.py {' '.join(flags)}")

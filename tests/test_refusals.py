@@ -113,7 +113,7 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--model {model} --data {here}/no_validation --split test", ["no split test", "only train"]),
     ("train_accelerate", "--data {here}/broken_arguments --output-dir {here}/model", ["arguments.json", "delete"]),
     ("train_trainer", "--data {here}/no_arguments --output-dir {here}/model", ["arguments.json", "delete"]),
-    *[(script, "--data {here}/mistyped --output-dir {here}/model", ["mistyped holds no prepared data", "prepare_data.py"])
+    *[(script, "--data {here}/empty --output-dir {here}/model", ["empty holds no prepared data", "prepare_data.py"])
       for script in ("baseline", "train_trainer", "train_accelerate")],
     # checkpoints
     ("train_trainer", f"{TRAIN} --model {{here}}/bad", ["bad", "--model"]),
