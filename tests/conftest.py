@@ -29,8 +29,7 @@ import accelerate, datasets, evaluate, matplotlib.pyplot, nltk, pandas, rouge_sc
 from transformers import DataCollatorForSeq2Seq, MT5ForConditionalGeneration, Seq2SeqTrainer, T5Tokenizer
 gc.freeze()
 for line in sys.stdin:
-    command, environments, files = json.loads(line)
-    children, codes = [], []
+    command, environments, files, children = json.loads(line)
     for environment in environments:
         children.append(os.fork())
         if not children[-1]:
@@ -40,6 +39,10 @@ for line in sys.stdin:
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")
             sys.exit()
+    if command:
+        print(children, flush=True)
+        continue
+    codes = []
     while children:
         child, status = os.wait()
         children.remove(child)
@@ -68,6 +71,22 @@ def ranks(processes):
             | address for rank in range(processes)]  # fmt: skip
 
 
+def ask(*request):
+    server().stdin.write(json.dumps(request) + "\n")
+    server().stdin.flush()
+    return json.loads(server().stdout.readline())
+
+
+def start(*command, processes=1, files=("/dev/null",) * 3):
+    """Start ``python script.py ...`` on CPU processes with the ``files`` as standard streams; return their numbers."""
+    return ask(list(map(str, command)), ranks(processes), list(map(str, files)), [])
+
+
+def wait(processes):
+    """Wait for the end of what ``start`` began, of all of it, and return the exit code of the first that ended."""
+    return ask([], [], [], processes)
+
+
 def run(*command, processes=1, check=True, stdin="", **environment):
     """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed.
 
@@ -82,9 +101,7 @@ def run(*command, processes=1, check=True, stdin="", **environment):
             files = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
             for file, text in zip(files, (stdin, "", ""), strict=True):
                 file.write_text(text, encoding="utf-8")
-            server().stdin.write(json.dumps([command, ranks(processes), list(map(str, files))]) + "\n")
-            server().stdin.flush()
-            code = int(server().stdout.readline())
+            code = wait(start(*command, processes=processes, files=files))
             result = subprocess.CompletedProcess(command, code, *(file.read_text("utf-8") for file in files[1:]))
     if check:
         assert result.returncode == 0, result.stdout + result.stderr

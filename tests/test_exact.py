@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, ranks, read_json, run
+from conftest import ENVIRONMENT, ROOT, read_json, run, start, wait
 from datasets import load_from_disk
 from safetensors.torch import load_file
 
@@ -89,19 +89,20 @@ def with_dropout(prepared, tmp_path_factory):
     return folder
 
 
-def start(script, *flags, processes=1, stderr=subprocess.DEVNULL):
-    """Start a training script on one or two processes, without a launcher that would tend them; return them."""
-    command = [sys.executable, f"train_{script}.py", *map(str, flags)]
-    environment = ENVIRONMENT | {"ACCELERATE_USE_CPU": "true"}
-    return [subprocess.Popen(command, cwd=ROOT, env=environment | rank, stdout=subprocess.DEVNULL, stderr=stderr)
-            for rank in ranks(processes)]  # fmt: skip
-
-
-def wait_for_step(processes, folder, step):
+def wait_for_step(folder, step):
     """Wait until a checkpoint of ``step`` or later is there, if only in part."""
-    while max([int(path.name.split("-")[1]) for path in folder.glob("checkpoints/checkpoint-*")], default=0) < step:
-        assert processes[0].poll() is None, "it ended before that step"
+    for _ in range(60_000):
+        if max([int(path.name.split("-")[1]) for path in folder.glob("checkpoints/checkpoint-*")], default=0) >= step:
+            return
         time.sleep(0.002)
+    raise AssertionError(f"step {step} did not come")
+
+
+def stop(processes, number):
+    """Send a signal to processes and return the exit code of the first that ends."""
+    for process in processes:
+        os.kill(process, number)
+    return wait(processes)
 
 
 @pytest.mark.slow
@@ -115,13 +116,11 @@ def test_a_run_killed_ten_times_ends_as_an_unbroken_one(script, processes, prepa
     rng = random.Random(f"{script} {processes}")
     torn = 0
     for step in sorted(rng.sample(range(1, steps + 1), 10)):
-        started = start(script, *flags, "--output-dir", broken, "--resume", "--save-steps", 1, processes=processes)
-        wait_for_step(started, broken, step)
+        command = [f"train_{script}.py", *flags, "--output-dir", broken, "--resume", "--save-steps", 1]
+        started = start(*command, processes=processes)
+        wait_for_step(broken, step)
         time.sleep(rng.uniform(0, 0.02))  # a checkpoint takes about so long to write
-        for process in started:
-            process.send_signal(signal.SIGKILL)
-        for process in started:
-            process.wait()
+        assert stop(started, signal.SIGKILL) == -signal.SIGKILL
         torn += any((broken / "checkpoints").glob(".new/*"))
     print(f"{torn} of 10 kills left a torn checkpoint")
     run(f"train_{script}.py", *flags, "--output-dir", broken, "--resume", processes=processes)
@@ -138,11 +137,11 @@ def test_a_run_killed_ten_times_ends_as_an_unbroken_one(script, processes, prepa
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_says_how_to_resume(script, prepared, tmp_path):
     flags = ["--data", prepared[0], "--output-dir", tmp_path / "model", "--epochs", 2]
-    with open(tmp_path / "printed", "w") as printed:
-        (process,) = start(script, *flags, "--save-steps", 3, stderr=printed)
-        wait_for_step([process], tmp_path / "model", 3)
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+    (tmp_path / "printed").touch()
+    files = ["/dev/null", "/dev/null", tmp_path / "printed"]
+    started = start(f"train_{script}.py", *flags, "--save-steps", 3, files=files)
+    wait_for_step(tmp_path / "model", 3)
+    assert stop(started, signal.SIGINT) == 130
     printed = (tmp_path / "printed").read_text()
     (line,) = [line for line in printed.splitlines() if ": stopped" in line]
     assert "--resume" in line and "Traceback" not in printed
@@ -163,10 +162,9 @@ def stopped(prepared, tmp_path_factory):
     for script in SCRIPTS:
         folders[script] = tmp_path_factory.mktemp("stopped") / script
         flags = ["--data", prepared[0], "--output-dir", folders[script]]
-        (process,) = start(script, *flags, "--save-steps", 3)
-        wait_for_step([process], folders[script], 3)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 130
+        started = start(f"train_{script}.py", *flags, "--save-steps", 3)
+        wait_for_step(folders[script], 3)
+        assert stop(started, signal.SIGTERM) == 130
     return folders
 
 
