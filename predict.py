@@ -64,14 +64,13 @@ def main():
         common.fail("give one of: reviews, --input, --split, --examples")
     if args.scores and not args.split:
         common.fail("--scores needs --split")
-    taken = {args.input and Path(args.input).resolve()}
+    named = [Path(file).resolve() for file in (args.input, args.output, args.scores) if file]
     for file in map(Path, filter(None, (args.output, args.scores))):
-        if file.resolve() in taken:
+        if named.count(file.resolve()) > 1:
             common.fail(f"{file} is --input or --output, which would be overwritten; name another file")
         if file.is_symlink() or (file.exists() and not file.is_file()):
             common.fail(f"{file} is a link, a folder or a device; name another file")
         file.parent.mkdir(parents=True, exist_ok=True)
-        taken.add(file.resolve())
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")
 
@@ -98,9 +97,8 @@ def main():
         texts = [(review or "").strip() for review in rows[column]]
     if empty := texts.count(""):
         common.print_main(f"{empty} empty reviews get an empty summary")
-    languages = [args.language] * len(rows)  # of the reviews; only mBART-50 looks at it
-    if not args.language and "language" in rows.column_names:
-        languages = rows["language"]
+    known = "language" in rows.column_names and not args.language
+    languages = rows["language"] if known else [args.language] * len(rows)  # only mBART-50 looks at them
     reviews = Dataset.from_dict({"review_body": texts, "language": languages})
 
     # 2. The model

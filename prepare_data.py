@@ -156,9 +156,10 @@ def main():
     ) as folder:  # moves to args.data when the block has ended well
         # 5. What a model will see. The training scripts do this to every row; nothing of it is saved, but the tiny model
         rows, checkpoint = next(iter(books.values())), args.model
-        if args.model == "tiny":
+        if (
+            args.model == "tiny"
+        ):  # a tokenizer of these reviews and a small mT5 with random weights; not in the chapter
             checkpoint = folder / "tiny-mt5"
-            # A tokenizer of these reviews and a small mT5 with random weights, by a program that is no part of the chapter
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
         tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
         inputs = tokenizer("I loved reading the Hunger Games!")
