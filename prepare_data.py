@@ -151,14 +151,10 @@ def main():
     books = books.filter(lambda x: common.count_words(x["review_title"], x["language"]) > 2)
     check_splits(args, books, words)
 
-    with common.new_files(
-        f"{args.data}/dataset_dict.json"
-    ) as folder:  # moves to args.data when the block has ended well
+    with common.new_files(f"{args.data}/dataset_dict.json") as folder:  # its files move to args.data at the end
         # 5. What a model will see. The training scripts do this to every row; nothing of it is saved, but the tiny model
         rows, checkpoint = next(iter(books.values())), args.model
-        if (
-            args.model == "tiny"
-        ):  # a tokenizer of these reviews and a small mT5 with random weights; not in the chapter
+        if args.model == "tiny":  # not in the chapter: a tokenizer of these reviews, a small mT5 with random weights
             checkpoint = folder / "tiny-mt5"
             runpy.run_path(DATA / "tiny_mt5.py")["make_tiny_checkpoint"](rows, args.seed, checkpoint)
         tokenizer, config = common.load(AutoTokenizer, checkpoint), common.load(AutoConfig, checkpoint)
