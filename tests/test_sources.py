@@ -92,7 +92,8 @@ def test_a_missing_split_is_used_where_only_the_others_exist(tmp_path):
     reviews, data = tmp_path / "reviews", tmp_path / "data"
     reviews.mkdir()
     write_csv(reviews / "train.csv", first_books("es", "train"))
-    printed = run("prepare_data.py", "--dataset", reviews, "--data", data, "--languages", "es").stdout
+    printed = run("prepare_data.py", "--dataset", reviews, "--data", data, "--languages", "es", "es").stdout
+    assert len(load_from_disk(data)["train"]) == ROWS  # a language named twice is read once
     assert "There is no split validation; see --validation-share" in printed
     result = run("train_trainer.py", "--data", data, "--output-dir", tmp_path / "model", check=False)
     assert result.returncode == 2 and "no split validation" in result.stderr.splitlines()[-1]
