@@ -9,7 +9,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 Reads   data/prepared/<preset>/ (made if it is missing) and the checkpoint --model
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv (loss and gradient norm of each
         step); in checkpoints/ the best and the last two, from which --resume goes on
-Takes   two to three minutes for the sample on two cores; expect rouge1 about 65, lead-3 about 22
+Takes   two to four minutes for the sample on two cores; expect rouge1 about 65, lead-3 about 22
 """
 
 import math
