@@ -215,6 +215,18 @@ def test_titles_that_cannot_be_written_whole_leave_the_old_ones(here, trained, t
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old titles"]
 
 
+@pytest.mark.parametrize("obstacle", ["a link", "a folder"])
+def test_what_is_in_the_way_of_a_new_file_leaves_the_old_ones(obstacle, tmp_path, capsys):
+    key, other = tmp_path / "config.json", tmp_path / "log.csv"
+    key.write_text("old")
+    other.symlink_to(key) if obstacle == "a link" else other.mkdir()
+    with pytest.raises(SystemExit), common.new_files(key) as folder:
+        for name in ("config.json", "log.csv"):
+            (folder / name).write_text("new")
+    assert f"{other} is in the way" in capsys.readouterr().err
+    assert key.read_text() == "old" and set(tmp_path.iterdir()) == {key, other}
+
+
 COMMANDS = [  # the same through the real command, from the root of the project
     ("predict.py", "--modle x", "predict.py: error: unrecognized arguments: --modle (see --help)"),
     ("prepare_data.py", "--validation-share nan", "nan is not from 0 to 0.9"),
