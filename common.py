@@ -203,6 +203,12 @@ def write_json(file, content):
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def check_free(path, is_file=True):
+    """End the run if something other than a file (or a folder, without ``is_file``) lies where one is to be written."""
+    if path.is_symlink() or (path.exists() and path.is_file() != is_file):
+        fail(f"{path} is in the way: it is a link, a folder or a device; move it, or name another file")
+
+
 @contextmanager
 def new_files(file):
     """Yield an empty folder; when the block has ended well, move its entries beside ``file``, one of them.
@@ -215,9 +221,7 @@ def new_files(file):
         yield Path(new)
         entries = sorted(Path(new).iterdir(), key=lambda entry: entry.name == key)
         for entry in entries:
-            old = folder / entry.name
-            if old.is_symlink() or (old.exists() and old.is_file() != entry.is_file()):
-                fail(f"{old} is in the way: it is a link, or a folder where a file goes; move it")
+            check_free(folder / entry.name, entry.is_file())
         if len(entries) > 1:
             (folder / key).unlink(missing_ok=True)
         for entry in entries:
@@ -491,7 +495,7 @@ class Run:
         files = [file["filename"] for rows in books.values() for file in rows.cache_files]
         self.run["corpus"] = [zlib.crc32(np.memmap(file, mode="r")) for file in files]
         self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
-        self.run |= {"processes": PartialState().num_processes, "script": Path(sys.argv[0]).name}
+        self.run |= {"processes": self.measured["processes"], "script": Path(sys.argv[0]).name}
         max_steps = args.max_steps or args.epochs * sampler.steps_per_epoch
         self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
         with PartialState().main_process_first():

@@ -68,8 +68,7 @@ def main():
     for file in map(Path, filter(None, (args.output, args.scores))):
         if named.count(file.resolve()) > 1:
             common.fail(f"{file} is --input or --output, which would be overwritten; name another file")
-        if file.is_symlink() or (file.exists() and not file.is_file()):
-            common.fail(f"{file} is a link, a folder or a device; name another file")
+        common.check_free(file)  # now, not after the work
         file.parent.mkdir(parents=True, exist_ok=True)
     if args.model == f"results/{args.preset}-trainer" and not Path(args.model, "config.json").exists():
         common.fail(f"{args.model} holds no model; run: python train_trainer.py --preset {args.preset}")

@@ -78,7 +78,7 @@ def main():
         eval_strategy="epoch",  # the chapter's evaluation_strategy
         save_strategy="epoch",
         # Differs from the chapter: no save_total_limit, common.Run keeps the best and the last two checkpoints
-        save_steps=args.save_steps or 10**9,  # never; with "epoch", only TrainingCallback looks at it
+        save_steps=args.save_steps or 10**9,  # 10**9: never; with "epoch", only TrainingCallback looks at it
         logging_steps=1,  # for log.csv; the chapter's are an epoch
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
         num_train_epochs=args.epochs,

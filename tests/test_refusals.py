@@ -79,7 +79,7 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--input {here}/link.csv --scores {here}/good.csv", ["--scores", "--split"]),
     ("predict", "hello --scores {here}/out.json", ["--scores", "--split"]),
     ("predict", "--split test --output {here}/out.json --scores {here}/empty/../out.json", ["out.json is --input or --output"]),
-    *[("predict", f"hello --output {{here}}/{name}", [f"{name} is a link, a folder or a device", "another file"])
+    *[("predict", f"hello --output {{here}}/{name}", [f"{name} is in the way: it is a link, a folder or a device", "another file"])
       for name in ("raw", "link.csv", "pipe")],
     ("predict", "--input {here}/good.csv --output {here}/a_file/out.csv", ["a_file", "File exists"]),
     # reviews
