@@ -6,69 +6,109 @@ Chapter sections: "Metrics for text summarization" and "Creating a strong baseli
     python baseline.py --split test
     python baseline.py --preset amazon --rouge rouge_score     # words as the chapter counted them
 
-Reads   data/prepared/<preset>/ (made if it is missing)
+Reads   data/prepared/<preset>/. Missing data is prepared first.
 Writes  results/<preset>-baseline/results.json
-Takes   about 15 seconds; expect rouge1 about 22 on the sample
+Takes   about 15 seconds. Expect rouge1 of about 22 on the sample.
 """
 
+from collections import Counter
 from itertools import pairwise
 
 import common
 
-PRESETS = {"sample": {"split": "validation"}, "amazon": {"split": "validation"}}
+# What each --preset sets. A flag on the command line goes before the preset.
+PRESETS = {
+    "sample": {"output_dir": "results/sample-baseline"},
+    "amazon": {"output_dir": "results/amazon-baseline"},
+}
+
+
+def parse_args():
+    parser = common.argument_parser(__doc__, PRESETS)
+    parser.add_argument("--output-dir", help="folder to write to")
+    splits = ["validation", "test"]
+    parser.add_argument("--split", choices=splits, default="validation", help="rows to score")
+    common.add_rouge_argument(parser)
+    return common.parse_args(parser, PRESETS)
 
 
 def print_overlap(name, generated, reference):
-    """Print what a summary and its reference share (none of it twice): recall, precision, F1, their harmonic mean."""
-    shared = len(set(generated) & set(reference))
-    recall, precision = shared / len(reference), shared / len(generated)
+    """Print recall, precision and F1 of two lists of words, or of other units."""
+    # Each unit counts as often as both lists have it: "&" of two Counters takes the smaller count.
+    overlap = (Counter(generated) & Counter(reference)).total()
+    recall = overlap / len(reference)
+    precision = overlap / len(generated)
     f1 = 2 * recall * precision / (recall + precision)
-    print(f"{name}: recall {shared}/{len(reference)}, precision {shared}/{len(generated)}, F1 {f1:.4f}")
+    fractions = f"recall {overlap}/{len(reference)}, precision {overlap}/{len(generated)}"
+    print(f"{name}: {fractions}, F1 {f1:.4f}")
 
 
-def evaluate_baseline(dataset, scoring):
-    """Score the ``three_sentence_summary`` of each review against its title, by language and for all."""
-    return common.score(dataset, scoring)
+def round_scores(scores):
+    return {name: round(f1, 4) for name, f1 in scores.items()}
 
 
-@common.command()
+def three_sentence_summary(text, language):
+    """Return the first three sentences of ``text``, one per line."""
+    return "\n".join(common.sent_tokenize(text, language)[:3])
+
+
+def evaluate_baseline(dataset, metric):
+    """Return the mean ROUGE of the ``three_sentence_summary`` of each review."""
+    languages = dataset["language"][:]
+    summaries = map(three_sentence_summary, dataset["review_body"], languages)
+    # Differs from the chapter: a title of two sentences is put on two lines, as the summary is.
+    titles = map(common.sent_tokenize, dataset["review_title"], languages)
+    return metric.compute(
+        predictions=list(summaries),
+        references=["\n".join(sentences) for sentences in titles],
+        languages=languages,
+    )
+
+
 def main():
-    args = common.parse_args(__doc__, ["preset", "data", "output_dir", "split", "rouge"], PRESETS)
-    common.claim(args.output_dir)  # ends the run if the folder holds what we did not write
-    # In the order of the training scripts, so that the bootstrap draws the same rows
-    dataset = common.longest_first(common.load_prepared(args, args.split)[args.split])
+    args = parse_args()
+    common.check_folder(args.output_dir)  # ends the run if it holds what we did not write
+    dataset = common.load_prepared(args, [args.split])[args.split]
 
     # 1. ROUGE by hand: what a summary and its reference have in common
     generated_summary = "I absolutely loved reading the Hunger Games"
     reference_summary = "I loved reading the Hunger Games"
     print(f"\nsummary   {generated_summary}\nreference {reference_summary}")
-    generated, reference = generated_summary.lower().split(), reference_summary.lower().split()
+    generated = generated_summary.lower().split()
+    reference = reference_summary.lower().split()
     print_overlap("rouge1, words", generated, reference)
-    longer = "I really really loved reading the Hunger Games all night".lower().split()
-    print_overlap("rouge1 of a wordy summary", longer, reference)  # recall does not mind, precision does
-    print_overlap("rouge2, pairs of neighbours", list(pairwise(generated)), list(pairwise(reference)))
-    # ROUGE-L counts the longest common subsequence (LCS), words in the same order, gaps allowed: here all six.
+    # Recall does not mind a wordy summary; precision does.
+    wordy = "I really really loved reading the Hunger Games all night".lower().split()
+    print_overlap("rouge1 of a wordy summary", wordy, reference)
+    print_overlap("rouge2, pairs of words", list(pairwise(generated)), list(pairwise(reference)))
 
-    # 2. The metric does the same
-    rouge = common.Rouge()
+    # 2. The metric computes the same
+    rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
-    print("F1 of the pair:", {name: round(f1, 4) for name, f1 in scores.items()})
-    # Differs from the chapter, which swaps the two: ROUGE-L takes a text as one sequence of words. ROUGE-Lsum takes its
-    # lines (sentences): for each line of the reference, the words in its LCS with any line of the summary, joined.
-    scores = rouge.compute(predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."])
-    print("F1 of two lines in another order:", {name: round(f1, 4) for name, f1 in scores.items()})
+    print("the metric, F1 of the pair:", round_scores(scores))
+    # Differs from the chapter, which swaps the two: ROUGE-L takes a text as one sequence of words,
+    # so the order of the lines matters. ROUGE-Lsum goes line by line, so it does not.
+    scores = rouge.compute(
+        predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
+    )
+    print("two lines in another order:", round_scores(scores))
 
-    # 3. Lead-3 of the longest review
-    example = dataset[0]
-    summary = common.three_sentence_summary(example["review_body"], example["language"])
+    # 3. Lead-3 of one review
+    example = dataset[1]
+    summary = three_sentence_summary(example["review_body"], example["language"])
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split: F1 × 100, by default of the words and stems of each row's language; see --rouge
-    scores = evaluate_baseline(dataset, args.rouge)
-    print("\n" + common.score_table(scores, args.split))
-    with common.new_files(f"{args.output_dir}/results.json") as folder:
-        common.write_results(folder, args, scores)
+    # 4. Lead-3 of the split, first as the chapter has it, then by language and with intervals
+    scores = evaluate_baseline(dataset, rouge)
+    print(f"\nlead-3 of {args.split}, F1 × 100:")
+    print({name: round(f1 * 100, 2) for name, f1 in scores.items()})
+    scores = common.score_beside_lead_3(rouge, dataset)
+    print("\n" + common.format_scores(scores, args.split))
+    with common.new_files(args.output_dir) as folder:
+        common.write_json(folder / common.MARK, vars(args))
+        common.write_json(folder / "results.json", {"scores": scores})
 
 
 if __name__ == "__main__":
-    main()
+    with common.command_line():
+        main()

@@ -1,8 +1,9 @@
-"""The plumbing of the scripts, called as ``common.name``; the lesson itself stands in them."""
+"""What the scripts share: flags and errors, files, data, checkpoints, ROUGE, results.
+
+The lesson itself stands in the scripts. They call these functions as ``common.name``.
+"""
 
 import argparse
-import ctypes
-import functools
 import glob
 import json
 import logging
@@ -13,16 +14,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unicodedata
-import zlib
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 
 import datasets
 import evaluate
-import filelock
 import huggingface_hub
 import numpy as np
 import pandas as pd
@@ -30,580 +30,505 @@ import punkt
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from datasets.exceptions import DatasetsError
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from nltk.stem import SnowballStemmer
 from rouge_score.rouge_scorer import RougeScorer
-from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from safetensors import SafetensorError
 
-logging.disable(logging.WARNING)  # hints of the libraries; what the user must know is said by fail()
-transformers.logging.disable_progress_bar()  # of loading weights; the long work has bars of its own
-
-HUB = huggingface_hub.constants.ENDPOINT
-LOCK = ".summarization.lock"  # in each folder that this program wrote
-CACHE = tempfile.TemporaryDirectory()  # of load_dataset; one that stays would give back files as they were before
+# ---- Flags ---------------------------------------------------------------------------------------
 
 
-# ---- Flags and errors --------------------------------------------------------------------------
-def number(kind, low, high=10**9):
-    """Return the option of a flag that is an int or float from ``low`` to ``high``."""
+def argument_parser(description, presets):
+    """Return an argparse parser with --preset and --data, to which a script adds its own flags.
 
-    def parse(value):
-        if not low <= kind(value) <= high:  # nan is in no range
-            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
-        return kind(value)
-
-    return {"type": parse}
-
-
-TEXT, SWITCH = {}, {"action": argparse.BooleanOptionalAction}
-PRESETS = {"choices": ["sample", "amazon"]}
-SCORINGS = {"choices": ["language", "rouge_score", "rouge_score_stemmer"]}
-TRAINING_FLAGS = {  # flag: (options of add_argument, default where the script's presets have none, help)
-    "preset": (PRESETS, "sample", "defaults: sample, a tiny mT5 on bundled reviews, or amazon, the chapter itself"),
-    "data": (TEXT, None, "folder of the prepared data"),
-    "model": (TEXT, None, "folder or Hub id of a checkpoint; tiny: the one that prepare_data.py made"),
-    "output_dir": (TEXT, None, "folder to write to"),
-    "max_input_length": (number(int, 1), 512, "tokens of a review; more are cut off"),
-    "max_target_length": (number(int, 1), 30, "tokens of a title; more are cut off or not written"),
-    "epochs": (number(int, 1), 10, "passes over the training split"),
-    "batch_size": (number(int, 1), 8, "rows a device and batch"),
-    "learning_rate": (number(float, 1e-30, 1e30), None, "of the first step; falls to 0 linearly"),
-    "weight_decay": (number(float, 0), 0.01, "of AdamW, for matrices only"),
-    "gradient_accumulation_steps": (number(int, 1), 1, "batches an optimizer step"),
-    "max_steps": (number(int, 1), None, "stop after so many optimizer steps, whatever --epochs says"),
-    "save_steps": (number(int, 1), None, "save a checkpoint every so many steps, not only after each epoch"),
-    "resume": (SWITCH, False, "continue from the newest whole checkpoint"),
-    "trim_vocab": (SWITCH, False, "cut the vocabulary to what the training split uses (T5, mT5)"),
-    "num_beams": (number(int, 1), None, "beams of the search for a title; None: the checkpoint's own"),
-    "group_by_length": (SWITCH, True, "rows of about one length in a step, so that little is padded"),
-    "bf16": (SWITCH, None, "products in bfloat16; None: where the device has them"),
-    "seed": (number(int, 0, 2**32 - 1), 42, "of shuffling, dropout and random weights"),
-    "rouge": (SCORINGS, "language", "whose words count: the language's or those of rouge_score (a-z)"),
-    "report_to": (TEXT, None, "tracker of the losses and scores (tensorboard, wandb, ...); it must be installed"),
-    "push_to_hub": (TEXT, None, "Hub repository (user/name) to push the model to"),
-}
-FLAGS = TRAINING_FLAGS | {
-    "dataset": (TEXT, None, "file, folder or Hub data set (user/name) with the reviews"),
-    "languages": ({"nargs": "+"}, ["en", "es"], "codes of the languages to keep"),
-    "text_column": (TEXT, "review_body", "column with the review"),
-    "title_column": (TEXT, "review_title", "column with its title"),
-    "categories": ({"nargs": "*"}, ["book", "digital_ebook_purchase"], "product categories to keep; none named: all"),
-    "validation_share": (number(float, 0, 0.9), 0.0, "share of train that becomes validation where there is none"),
-    "split": ({"choices": ["validation", "test"]}, None, "split to score, a model beside lead-3"),
-    "examples": (number(int, 0) | {"nargs": "+"}, None, "rows of the test split to show"),
-    "language": (TEXT, None, "code of the reviews' language, where no column 'language' has it"),
-    "input": (TEXT, None, "file to summarize: CSV, JSON, JSONL, Parquet or TXT (a review a line)"),
-    "output": (TEXT, None, "file for the summaries: .csv, else JSONL"),
-    "scores": (TEXT, None, "file for the table of --split, as JSON"),
-    "text": ({"nargs": "*"}, [], "reviews to summarize; - reads one from standard input"),
-}
+    ``presets`` is {name of a preset: {flag: its default}}. --help lists them.
+    """
+    lines = ["what the presets set:"]
+    for name, defaults in presets.items():
+        values = ", ".join(f"{flag} {value}" for flag, value in defaults.items())
+        lines.append(f"  {name}: {values}")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="\n".join(lines),
+        usage="%(prog)s [flags]; --help lists them",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--preset", choices=list(presets), default="sample", help="see below")
+    parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
+    return parser
 
 
-def parse_args(doc, flags, presets):
-    """Read the ``flags`` of a script; ``presets`` is {preset: {flag: default}}, where these differ from FLAGS."""
-    script = Path(sys.argv[0]).stem.removeprefix("train_")
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=style)
-    parser.error = lambda message: fail(f"{message} (see --help)")
-    folders = {name: {"data": f"data/prepared/{name}", "output_dir": f"results/{name}-{script}"} for name in presets}
-    presets = {name: folders[name] | defaults for name, defaults in presets.items()}
-    for flag in flags:
-        options, default, explanation = FLAGS[flag]
-        shown = " or ".join(dict.fromkeys(str(defaults.get(flag, default)) for defaults in presets.values()))
-        name = "text" if flag == "text" else f"--{flag.replace('_', '-')}"
-        parser.add_argument(name, default=default, help=f"{explanation} (default: {shown})", **options)
-    parser.set_defaults(**presets[parser.parse_args().preset])
-    if launched := os.environ.get("ACCELERATE_MIXED_PRECISION"):  # `accelerate launch --mixed_precision`
-        parser.set_defaults(bf16=launched == "bf16")
-        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the Trainer would put it before --no-bf16
+def add_generation_arguments(parser):
+    """Add the flags of the scripts in which a model writes titles."""
+    add = parser.add_argument
+    add("--model", help="checkpoint: a folder or Hub id")
+    add("--max-input-length", type=int, default=512, help="tokens of a review (512)")
+    add("--max-target-length", type=int, default=30, help="tokens of a title (30)")
+    add("--num-beams", type=int, help="beams of the search (as the checkpoint says)")
+    add("--batch-size", type=int, help="rows per batch and process")
+    bf16_help = "compute in bfloat16 (if the GPU or the CPU has it)"
+    add("--bf16", action=argparse.BooleanOptionalAction, help=bf16_help)
+    add_rouge_argument(parser)
+
+
+def add_rouge_argument(parser):
+    """Add the flag that says which words count."""
+    parser.add_argument(
+        "--rouge",
+        choices=["language", "rouge_score", "rouge_score_stemmer"],
+        default="language",
+        help="words of each row's language and their stems (language), or those of the package "
+        "rouge_score, which knows a-z only, without or with its English stemmer",
+    )
+
+
+def training_parser(description, presets):
+    """Return the parser with the flags that both training scripts share."""
+    parser = argument_parser(description, presets)
+    add_generation_arguments(parser)
+    add = parser.add_argument
+    add("--output-dir", help="folder to write to")
+    add("--epochs", type=int, help="passes over the training split")
+    add("--learning-rate", type=float, help="of the first step; falls to 0 linearly")
+    add("--weight-decay", type=float, help="of AdamW")
+    add("--max-train-samples", type=int, help="train on so many rows only, as a trial")
+    add("--seed", type=int, default=42, help="of the order of rows and of dropout (42)")
+    add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
+    add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")
+    return parser
+
+
+def parse_args(parser, presets):
+    """Return the parsed flags, with the defaults of --preset for those that are not given."""
+    preset = parser.parse_args().preset
+    parser.set_defaults(data=f"data/prepared/{preset}", **presets[preset])
     args = parser.parse_args()
-    if launched in ("fp16", "fp8"):
-        fail(f"--mixed_precision {launched}: mT5 overflows in it (its loss becomes nan); leave it out or use bf16")
-    tracker = vars(args).get("report_to")
-    if tracker and tracker not in transformers.integrations.get_available_reporting_integrations():
-        fail(f"--report-to {tracker} is not installed; pip install it, or leave the flag out")
-    if empty := [flag.replace("_", "-") for flag, value in vars(args).items() if value == ""]:
-        fail(f"--{empty[0]} must not be empty")
+    for name, value in vars(args).items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == "":
+            parser.error(f"{flag} must not be empty")
+        if type(value) is int and value < 1 and name != "seed":
+            parser.error(f"{flag} {value} is less than 1")
+        if type(value) is float and not 0 <= value < float("inf"):
+            parser.error(f"{flag} {value} is not a number from 0 up")
+    check_launcher()
+    if "model" in args and args.model == "tiny":
+        args.model = f"{args.data}/tiny-mt5"
+    if "bf16" in args and args.bf16 is None:
+        args.bf16 = device_has_bf16()
     return args
 
 
-def print_main(message):
-    """Print on the main process only, past the progress bars."""
-    if os.environ.get("RANK", "0") == "0":
-        tqdm.write(message, file=sys.stderr)
+def check_launcher():
+    """End the run if a launcher chose what the scripts do not support."""
+    for engine in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true":
+            fail(f"{engine} is not supported; launch without it")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", "bf16"):
+        fail(f"--mixed_precision {precision} is not supported, as mT5 overflows in it; use bf16")
+
+
+def device_has_bf16():
+    """Return whether the GPU, or without a GPU the CPU, multiplies in bfloat16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def process_state():
+    """Return Accelerate's ``PartialState``, which knows the processes that a launcher started."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+# ---- Errors --------------------------------------------------------------------------------------
 
 
 def printable(text):
-    """Return ``text`` with its control characters escaped: a review must not steer the terminal."""
-    return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in text)
+    """Return ``text`` with control characters escaped: a review must not steer the terminal."""
+    shown = []
+    for character in text:
+        if character != "\n" and unicodedata.category(character).startswith("C"):
+            character = f"\\u{ord(character):04x}"
+        shown.append(character)
+    return "".join(shown)
 
 
 def fail(message):
-    """End the run with one line, on the main process only, and exit code 2."""
-    message = re.sub(r"//[^/@\s]*@", "//", " ".join(str(message).split()))  # no password of an address
-    print_main(printable(f"{Path(sys.argv[0]).name}: error: {message}"))
+    """End the process with one line on standard error and exit code 2."""
+    message = " ".join(str(message).split())
+    message = re.sub(r"//[^/@\s]*@", "//", message)  # no password of an address
+    rank = os.environ.get("RANK")  # of this process, if a launcher started several
+    process = f" on process {rank}" if rank else ""
+    print(printable(f"{Path(sys.argv[0]).name}: error{process}: {message}"), file=sys.stderr)
     sys.exit(2)
 
 
+# Errors of a file, the network or a value. Others are bugs and keep their traceback.
+EXPLAINED = (OSError, ValueError, KeyError, RuntimeError)
+EXPLAINED += (DatasetsError, SafetensorError, UnpicklingError)
+
+
 @contextmanager
-def expected(what, remedy):
-    """Turn whatever a library raises in the block into the one line: what failed, its root cause, what to do."""
+def explain_errors(what, remedy):
+    """Turn an error of the block into one line: what failed, the reason, the remedy."""
     try:
         yield
-    except Exception as error:
-        while error.__cause__ and not isinstance(error, OSError):  # the cause says what is wrong with a file
-            error = error.__cause__
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        remedy = "the Hub is busy: try again later" if status == 429 or status >= 500 else remedy
-        fail(f"{what}: {str(error).strip().split(chr(10))[0][:300] or type(error).__name__}; {remedy}")
+    except EXPLAINED as error:
+        while error.__cause__ and not isinstance(error, OSError):
+            error = error.__cause__  # says what is wrong with a file
+        reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+        response = getattr(error, "response", None)  # of the Hub
+        if response is not None and (response.status_code == 429 or response.status_code >= 500):
+            remedy = "the Hub is busy, try again later"
+        fail(f"{what}: {reason}; {remedy}")
 
 
 @contextmanager
-def command():
-    """Guard the ``main`` of a script: files, signals and pipes that fail end in one line, a bug in its traceback."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    sys.stdout.reconfigure(errors="backslashreplace")  # on a terminal without accents
+def command_line():
+    """Run the ``main()`` of a script without the libraries' hints, and end it in one line.
+
+    Ctrl-C, a full disk or a closed pipe are no bugs. All other errors keep their traceback.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # of loading weights
+    datasets.disable_progress_bars()
+    for library in ("accelerate", "datasets", "huggingface_hub", "torch"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
+    sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal without accents
     try:
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print_main(f"{Path(sys.argv[0]).name}: stopped; a training goes on with the same command and --resume")
+        print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        if isinstance(error, OSError) or "(os error" in str(error):  # as the libraries in Rust say it
-            fail(f"{error}; check the path, its permissions and the space on the disk")
-        raise
+    except OSError as error:
+        fail(f"{error}; check the path, its permissions and the space on the disk")
 
 
-# ---- Files -------------------------------------------------------------------------------------
-def claim(folder, source=""):
-    """Make ``folder`` ours until the script ends: it must be absent, empty or hold our lock, which is free.
+# ---- Files ---------------------------------------------------------------------------------------
 
-    It and ``source``, what the script reads, must not lie in one another. What a killed ``new_files`` left in it goes.
-    """
-    ours, theirs = Path(folder).resolve(), Path(source).resolve()
-    if source and theirs.exists() and (ours.is_relative_to(theirs) or theirs.is_relative_to(ours)):
-        fail(f"{folder} would overwrite {source}, which is read; name a folder that is not in it and does not hold it")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    held = os.listdir(folder)
-    if held and LOCK not in held:
-        fail(f"{folder} holds {held[0]} and was not written by this program; name another folder")
-    claim.lock = filelock.FileLock(Path(folder, LOCK))  # held until the process ends; the file stays, as our mark
-    with expected(f"cannot write to {folder}", "another run writes to it, or you may not: name another folder"):
-        claim.lock.acquire(timeout=0)
-    for left in Path(folder).glob(f"{LOCK}-*"):
-        shutil.rmtree(left)
+# Each folder that this program wrote has this file. Others are neither written to nor replaced.
+MARK = "arguments.json"
+# Without one of these files nothing is loaded from a folder.
+KEYS = ("config.json", "dataset_dict.json")
 
 
-def write_json(file, content):
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def read_json(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def check_free(path, is_file=True):
-    """End the run if something other than a file (or a folder, without ``is_file``) lies where one is to be written."""
-    if path.is_symlink() or (path.exists() and path.is_file() != is_file):
-        fail(f"{path} is in the way: it is a link, a folder or a device; move it, or name another file")
+def write_json(path, content):
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def check_folder(folder, *sources):
+    """End the run unless ``folder`` is absent, empty or ours, and apart from what is read."""
+    target = Path(folder).resolve()
+    for source in sources:
+        path = Path(source).resolve()
+        if path.exists() and (target.is_relative_to(path) or path.is_relative_to(target)):
+            fail(f"{folder} would overwrite {source}, which is read; name another folder")
+    if target.exists() and not target.is_dir():
+        fail(f"{folder} is a file; name a folder")
+    if target.exists() and any(target.iterdir()) and not (target / MARK).is_file():
+        fail(f"{folder} was not written by this program; name another folder")
 
 
 @contextmanager
-def new_files(file):
-    """Yield an empty folder; when the block has ended well, move its entries beside ``file``, one of them.
+def new_files(folder):
+    """Yield an empty folder whose files replace those in ``folder`` when the block has ended well.
 
-    What else lies there stays. ``file``, without which nothing loads, goes first and comes last: a torn folder is never
-    taken for a whole one.
+    Other files in ``folder`` stay. The file without which nothing loads is removed first and comes
+    back last, so that a folder is not taken for whole when the process is killed in between.
     """
-    folder, key = Path(file).parent, Path(file).name
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{LOCK}-") as new:
-        yield Path(new)
-        entries = sorted(Path(new).iterdir(), key=lambda entry: entry.name == key)
-        for entry in entries:
-            check_free(folder / entry.name, entry.is_file())
-        if len(entries) > 1:
-            (folder / key).unlink(missing_ok=True)
-        for entry in entries:
-            if entry.is_dir():  # a file is replaced without
-                shutil.rmtree(folder / entry.name, ignore_errors=True)
-            entry.replace(folder / entry.name)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
+        yield Path(temporary)
+        new = sorted(Path(temporary).iterdir(), key=lambda path: path.name in KEYS)
+        for path in new:
+            target = folder / path.name
+            if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
+                fail(f"{target} is in the way: it is a link, a folder or a device; move it")
+        for path in new:
+            if path.name in KEYS:
+                (folder / path.name).unlink(missing_ok=True)
+        for path in new:
+            if path.is_dir() and (folder / path.name).exists():
+                shutil.rmtree(folder / path.name)
+            path.replace(folder / path.name)
 
 
-# ---- Preparing a multilingual corpus -----------------------------------------------------------
-def check_hub(remedy):
-    """End the run at once where the Hub cannot be reached; its clients would retry for half a minute."""
-    with expected(f"cannot reach {HUB}", remedy):
-        if not huggingface_hub.constants.HF_HUB_OFFLINE:
-            huggingface_hub.utils.get_session().head(HUB, timeout=5)
+def find_checkpoints(output_dir):
+    """Return the folders checkpoint-N that are whole, the oldest first.
+
+    The last file of a checkpoint is trainer_state.json or, in train_accelerate.py, progress.json.
+    """
+    found = {}
+    for path in Path(output_dir).glob("checkpoint-*/*.json"):
+        number = path.parent.name.removeprefix("checkpoint-")
+        if path.name in ("trainer_state.json", "progress.json") and number.isdigit():
+            found[int(number)] = path.parent
+    return [found[number] for number in sorted(found)]
 
 
-def locate(path, flag, language=""):
-    """Return what ``load_dataset`` needs to read a file, a folder, its folder of the ``language`` or a Hub data set."""
+def start_run(args):
+    """Make --output-dir and the Hub repository ours; return the checkpoint to go on from, or None.
+
+    A finished run is replaced by a new one, and --resume only prints its scores. A run that has not
+    ended must be resumed with the same flags, or its folder deleted.
+    """
+    state = process_state()
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != state.num_processes:
+        fail(f"the launcher started {started} processes that do not know of each other; see README")
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        # `accelerate launch` gives each process one core, even if there is only one process.
+        torch.set_num_threads(max(1, os.cpu_count() // started))
+
+    check_folder(args.output_dir, args.model, args.data)
+    mark = Path(args.output_dir, MARK)
+    earlier = read_json(mark) if mark.exists() else {}
+    checkpoints = find_checkpoints(args.output_dir)
+    state.wait_for_everyone()  # until each process has looked
+    if args.resume and earlier.get("finished"):
+        scores = read_json(Path(args.output_dir, "results.json"))["scores"]
+        state.print(f"{args.output_dir} holds a finished run")
+        state.print(format_scores(scores, "validation"))
+        sys.exit(0)
+    if args.resume and checkpoints:
+        for name, value in run_arguments(args).items():
+            may_change = name in ("output_dir", "resume", "push_to_hub", "report_to")
+            if earlier[name] != value and not may_change:
+                fail(f"--resume: the run was started with {name} {earlier[name]}, not {value}")
+        state.print(f"Going on from {checkpoints[-1]}")
+        return checkpoints[-1]
+    if checkpoints and not earlier["finished"]:
+        fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
+
+    if state.is_main_process:
+        if args.push_to_hub:
+            with explain_push_errors(args):  # a wrong token is seen now and not after the training
+                huggingface_hub.create_repo(args.push_to_hub, exist_ok=True)
+        for checkpoint in checkpoints:
+            shutil.rmtree(checkpoint)
+        with new_files(args.output_dir) as folder:
+            write_json(folder / MARK, {**run_arguments(args), "finished": False})
+    return None
+
+
+def run_arguments(args):
+    """Return the flags of a training and, beside them, its script and its number of processes."""
+    processes = process_state().num_processes
+    return {**vars(args), "script": Path(sys.argv[0]).name, "processes": processes}
+
+
+# ---- Data ----------------------------------------------------------------------------------------
+
+# load_dataset() keeps what it has read; in a folder that stays, it would give back older content.
+CACHE = tempfile.TemporaryDirectory()
+
+
+def dataset_source(path, flag, language=""):
+    """Return the arguments with which ``load_dataset`` reads a file, a folder or a Hub data set.
+
+    If the folder has a folder for the ``language``, that one is read.
+    """
     if Path(path).is_file():
         file = Path(path).absolute()
-        return {"path": str(file.parent), "data_files": glob.escape(str(file)), "cache_dir": CACHE.name}
+        files = glob.escape(str(file))
+        return {"path": str(file.parent), "data_files": files, "cache_dir": CACHE.name}
     exists, folder = os.path.isdir, path
     if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
         check_hub(f"without a network give {flag} a file or folder instead of {path}")
         exists, folder = huggingface_hub.HfFileSystem().isdir, f"datasets/{path}"
     if not exists(folder):
         fail(f"{flag} {path} does not exist; name a file, a folder or a Hub data set (user/name)")
-    own = language if language and exists(f"{folder}/{language}") else None
-    return {"path": path, "data_dir": own, "cache_dir": CACHE.name}
+    data_dir = language if language and exists(f"{folder}/{language}") else None
+    return {"path": path, "data_dir": data_dir, "cache_dir": CACHE.name}
 
 
-def start_run(args, state):
-    """Say how many processes train, make --output-dir and --push-to-hub ours before the work, and set the seed."""
-    if int(os.environ.get("WORLD_SIZE", 1)) != state.num_processes:
-        fail(f"the launcher started {os.environ['WORLD_SIZE']} processes that do not know of each other; see README")
-    print_main(f"{state.num_processes} process(es) on {state.device.type}")
-    launched = sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ and state.num_processes == 1
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1":  # by `accelerate launch`; python would take all
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    if state.is_main_process:
-        claim(args.output_dir, args.model)
-    if state.is_main_process and args.push_to_hub:  # now, so that a bad token shows at once
-        check_hub("train without --push-to-hub and push later")
-        with expected(f"cannot push to {args.push_to_hub}", "log in with `hf auth login`"):
-            huggingface_hub.create_repo(args.push_to_hub, exist_ok=True)
-    transformers.set_seed(args.seed)
+def load_prepared(args, splits):
+    """Return the ``DatasetDict`` in --data, which must have the ``splits``.
 
-
-def load_prepared(args, *splits):
-    """Return the ``DatasetDict`` in ``--data``; where it is missing, prepare_data.py makes it first."""
-    with PartialState().local_main_process_first():
-        if not Path(args.data, "dataset_dict.json").exists():
-            if Path(args.data).exists() and args.data != f"data/prepared/{args.preset}":  # of other reviews, but torn
-                fail(f"--data {args.data} holds no prepared data; make it with prepare_data.py --data {args.data}")
-            flags = ["--preset", args.preset, "--data", args.data]
-            print_main(f"{args.data} is missing, so first: python prepare_data.py {' '.join(flags)}")
-            if code := subprocess.call([sys.executable, Path(__file__).with_name("prepare_data.py"), *flags]):
+    If the folder of the preset is missing, prepare_data.py makes it first. On several processes the
+    first one does so while the others wait.
+    """
+    with process_state().main_process_first():
+        own = args.data == f"data/prepared/{args.preset}"
+        if not Path(args.data, "dataset_dict.json").exists() and own:
+            print(
+                f"{args.data} is missing, so first: python prepare_data.py --preset {args.preset}"
+            )
+            script = Path(__file__).with_name("prepare_data.py")
+            command = [sys.executable, script, "--preset", args.preset]
+            if code := subprocess.run(command).returncode:
                 sys.exit(code)
-    file = Path(args.data, "arguments.json")
-    with expected(f"cannot read {args.data} with {file}", "name another folder, or delete it: it is made anew"):
+    if not Path(args.data, "dataset_dict.json").exists():
+        fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
+    with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
         books = datasets.load_from_disk(args.data)
-        args.dataset = json.loads(file.read_text(encoding="utf-8"))["dataset"]
-    if missing := [split for split in splits if split not in books]:
-        remedy = "prepare_data.py makes a validation split with --validation-share"
-        fail(f"{args.data} has no split {missing[0]}, only {', '.join(books)}; {remedy}")
+    for split in splits:
+        if split not in books:
+            fail(f"--data {args.data} has no split {split}, only {', '.join(books)}")
+    if samples := getattr(args, "max_train_samples", None):
+        books["train"] = books["train"].select(range(min(samples, len(books["train"]))))
     return books
 
 
-def longest_first(rows):
-    """Return ``rows`` from the longest review to the shortest, so that a batch has little padding."""
-    return rows.select(np.argsort([-len(review) for review in rows["review_body"]], kind="stable"))
+# ---- Checkpoints ---------------------------------------------------------------------------------
 
 
-# ---- Models and preprocessing ------------------------------------------------------------------
-def load(auto_class, name, **options):
-    """Return ``auto_class.from_pretrained(name)``, or end the run with a line on --model."""
-    if not Path(name).is_dir():
-        check_hub(f"without a network give --model the folder of a checkpoint instead of {name}")
-    with expected(f"cannot load --model {name}", "name a folder that a training script wrote or a Hub id"):
-        return auto_class.from_pretrained(name, trust_remote_code=False, **options)
+def check_hub(remedy):
+    """End the run at once if the Hub cannot be reached; its client would try for half a minute."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return  # it fails at once by itself
+    endpoint = huggingface_hub.constants.ENDPOINT
+    with explain_errors(f"cannot reach {endpoint}", remedy):
+        huggingface_hub.utils.get_session().head(endpoint, timeout=5)
 
 
-def load_checkpoint(args, rows=None):
-    """Return tokenizer and model of --model (T5 to GPT-2), in fp32 and set up to write titles or to train on ``rows``."""
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        # glibc keeps large freed blocks: each step needs as many again, and new pages take as long as AdamW.
-        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-    if not torch.cuda.is_available():
-        torch.nn.functional.dropout = dropout
-    name = str(Path(args.data, "tiny-mt5")) if args.model == "tiny" else args.model
-    config, tokenizer = load(transformers.AutoConfig, name), load(transformers.AutoTokenizer, name)
-    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}  # GPT-2's class does not name the first
-    if Path(name).is_dir() and not any(Path(name, file).exists() for file in files):
-        fail(f"--model {name} holds no tokenizer; copy the files of the one it was trained with into it")
-    auto_class = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-    if not config.is_encoder_decoder:  # GPT-2
-        if rows:
-            fail(f"{config.model_type} has no encoder and is not trained here; predict.py takes it as it is")
-        tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
-    # In bf16 on a CPU, PyTorch's fused attention is slower than plain products, above all for a token at a time.
-    attention = "eager" if mixed_precision(args.bf16) == "bf16" and not torch.cuda.is_available() else None
-    options = {"dtype": torch.float32, "attn_implementation": attention, "output_loading_info": True}
-    model, report = load(auto_class, name, **options)
-    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
-        fail(f"--model {name}: {len(wrong)} weights are missing (they would be random) or unknown, such as {wrong[0]}")
-    # mT5's head is separate from its embeddings, but MT5Config says that they are tied, and then whatever ties
-    # weights again overwrites the head. In the other families it is tied, and saved without the head.
-    model.config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    if hasattr(model, "shared"):  # T5 has its embeddings as three modules of one weight, which FSDP refuses
-        model.encoder.embed_tokens = model.decoder.embed_tokens = model.shared
+@contextmanager
+def explain_checkpoint_errors(model):
+    """Turn errors about the checkpoint --model into one line."""
+    with explain_errors(
+        f"cannot load --model {model}", "name the folder or Hub id of a checkpoint"
+    ):
+        if not Path(model).is_dir():
+            cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
+            if not isinstance(cached, str):
+                check_hub(f"without a network give --model a folder instead of {model}")
+        yield
+
+
+def adapt_checkpoint(args, tokenizer, model, loading_info):
+    """Check a loaded checkpoint and set it up, in place, to be trained here and to write titles."""
+    name = f"--model {args.model}"
+    if missing := sorted(loading_info["missing_keys"]):
+        fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        fail(
+            f"{name} holds no tokenizer; copy the files of the one that it was trained with into it"
+        )
+
+    # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
+    # are tied. Whatever ties them again, as resizing does, would overwrite the head.
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    model.config.tie_word_embeddings = head.weight is embeddings.weight
+
+    # The length counts new tokens. The default max_length is 20 and counts the start token too.
+    generation_config = model.generation_config
+    generation_config.max_length = None
+    generation_config.max_new_tokens = args.max_target_length
+    if args.num_beams:
+        generation_config.num_beams = args.num_beams
+    # <extra_id_0> and the like belong to pre-training. So do the rows of the head without a token.
+    pieces = tokenizer.convert_ids_to_tokens(range(head.weight.shape[0]))
+    unwanted = [i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
+    generation_config.suppress_tokens = unwanted or None
+    adapt_other_families(args, tokenizer, model)
+
+
+# ---- Checkpoints of other families than mT5 ------------------------------------------------------
+
+
+def adapt_other_families(args, tokenizer, model):
+    """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and args.max_input_length > positions:
+        fail(f"{args.model} has {positions} positions; give --max-input-length {positions}")
     for module in model.modules():
-        if "Sinusoidal" in type(module).__name__:  # PEGASUS: constants, for which DDP would await gradients
+        if "Sinusoidal" in type(module).__name__:  # PEGASUS: constants that do not learn
             module.requires_grad_(False)
-    if rows and args.trim_vocab:
-        trim_vocab(tokenizer, model, rows)
-    generation = model.generation_config
-    generation.max_new_tokens, generation.max_length = args.max_target_length, None  # that counts the start token too
-    generation.min_length = 0  # BART's is one for summaries of news
-    generation.num_beams = args.num_beams or generation.num_beams
-    if args.num_beams == 1:  # settings for beams alone could not be saved
-        generation.early_stopping, generation.length_penalty = None, None
-    if language_ids(tokenizer):
-        generation.forced_bos_token_id = None  # one language for all rows of a batch
-    # mT5's vocabulary ends with <extra_id_N>, pieces that only pre-training uses, and with rows of no piece.
-    pieces = enumerate(tokenizer.convert_ids_to_tokens(range(model.config.vocab_size)))  # get_vocab() has twins once
-    generation.suppress_tokens = [id_ for id_, piece in pieces if piece is None or "<extra_id_" in piece] or None
-    return tokenizer, model
+    generation_config = model.generation_config
+    generation_config.min_length = 0  # BART's 56 is for summaries of news
+    if args.num_beams == 1:  # a configuration with settings for beams could not be saved
+        generation_config.early_stopping, generation_config.length_penalty = None, None
+    if language_ids(tokenizer):  # a trained mBART-50 writes the code of the language by itself
+        generation_config.forced_bos_token_id = None
+    if not model.config.is_encoder_decoder:  # GPT-2 continues a text, so padding stands before it
+        tokenizer.padding_side = "left"
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+
+
+def task_prefix(model):
+    """Return what T5 wants before a text to be summarized, "summarize: "; "" for other models."""
+    parameters = getattr(model.config, "task_specific_params", None) or {}
+    return parameters.get("summarization", {}).get("prefix", "")
 
 
 def language_ids(tokenizer):
-    """Return {"en": id of en_XX, ...} if the tokenizer marks each text with its language (mBART-50), else {}."""
-    return {code.split("_")[0]: number for code, number in getattr(tokenizer, "lang_code_to_id", {}).items()}
+    """Return {"en": id of en_XX, ...} if the tokenizer marks texts with languages, as mBART-50."""
+    codes = getattr(tokenizer, "lang_code_to_id", {})
+    return {code.split("_")[0]: number for code, number in codes.items()}
 
 
-def preprocess_function(examples, tokenizer, config, max_input_length=512, max_target_length=30):
-    """Tokenize a batch of reviews and titles into input_ids, attention_mask and labels; without titles, no labels."""
-    task = (getattr(config, "task_specific_params", None) or {}).get("summarization") or {}
-    reviews = [task.get("prefix", "") + review for review in examples["review_body"]]  # T5: "summarize: "
-    positions, prompts = getattr(config, "max_position_embeddings", max_input_length), None
-    if not config.is_encoder_decoder:  # GPT-2 writes on from a prompt, into the same positions
-        positions, prompts = positions - max_target_length, ["\nTL;DR:"] * len(reviews)
-    model_inputs = tokenizer(reviews, prompts, max_length=min(max_input_length, positions), truncation="only_first")
-    if "review_title" in examples:
-        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
-        model_inputs["labels"] = labels["input_ids"]
-    if codes := language_ids(tokenizer):
-        if not set(examples.get("language", [None])) <= set(codes):
-            fail(f"the checkpoint knows texts of {', '.join(sorted(codes))}; name one of them with --language")
-        for name in {"input_ids", "labels"} & set(model_inputs):
-            for ids, language in zip(model_inputs[name], examples["language"], strict=True):
-                ids[0] = codes[language]
+def set_language_codes(model_inputs, languages, tokenizer):
+    """Return ``model_inputs`` with the language as the first token of each row, for mBART-50.
+
+    Other tokenizers do not mark languages, and their ``model_inputs`` are returned as they are.
+    """
+    ids = language_ids(tokenizer)
+    if not ids:
+        return model_inputs
+    for language in set(languages):
+        if language not in ids:
+            fail(f"the checkpoint knows no language {language}, only {', '.join(sorted(ids))}")
+    for name in {"input_ids", "labels"} & set(model_inputs):
+        for row, language in zip(model_inputs[name], languages, strict=True):
+            row[0] = ids[language]
     return model_inputs
 
 
-def generation_inputs(tokenizer, batch, outputs=None):
-    """Return the arguments of ``generate`` for a batch; the model's ``outputs`` for it save encoding it again."""
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if outputs is not None:
-        inputs["encoder_outputs"] = transformers.modeling_outputs.BaseModelOutput(outputs.encoder_last_hidden_state)
-    if language_ids(tokenizer):  # mBART-50 starts a title with its language, which is that of the review
-        inputs["decoder_input_ids"] = batch["input_ids"][:, :1]
-    return inputs
+# ---- ROUGE ---------------------------------------------------------------------------------------
 
-
-def trim_vocab(tokenizer, model, rows):
-    """Cut a T5 or mT5 model and its tokenizer, in place, to the pieces that ``rows`` use.
-
-    Also kept are special tokens and, to write other texts, single characters: Latin letters, digits and all signs. The
-    scores stay, so that ``rows`` are cut into the same pieces as before.
-    """
-    specification = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
-    unigram = specification["model"]
-    if unigram.get("type") != "Unigram" or not hasattr(model, "shared"):
-        fail(f"--trim-vocab is for T5 and mT5, not for {model.config.model_type}; leave it out")
-    used = np.zeros(len(tokenizer), dtype=bool)
-    for batch in rows.iter(batch_size=1000):
-        inputs = preprocess_function(batch, tokenizer, model.config, max_input_length=10**9, max_target_length=10**9)
-        used[np.concatenate(inputs["input_ids"] + inputs["labels"])] = True
-    pieces = [piece.removeprefix("▁") for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    used |= [len(piece) < 2 and (piece < "\u0250" or not piece.isalpha()) for piece in pieces]  # there Latin ends
-    used[[*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]] = True
-    used[: max(tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)] = True  # keep their numbers
-    used[np.argmin([score for _, score in unigram["vocab"]])] = True  # what unknown characters cost goes by it
-    kept = used.nonzero()[0].tolist()
-
-    unigram["vocab"] = [unigram["vocab"][number] for number in kept if number < len(unigram["vocab"])]
-    tokenizer._tokenizer = tokenizer.backend_tokenizer.from_str(json.dumps(specification))
-    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-        layer.weight = torch.nn.Parameter(layer.weight.data[kept])
-    model.shared.num_embeddings = model.lm_head.out_features = model.config.vocab_size = len(kept)
-    model.tie_weights()  # T5's head is its embeddings
-    print_main(f"Vocabulary: kept {len(kept):,} of {len(used):,} pieces, {model.num_parameters():,} parameters")
-
-
-# ---- Order of rows, losses, precision ----------------------------------------------------------
-class LengthGroupedSampler(torch.utils.data.Sampler):
-    """Order the rows of an epoch so that those of one optimizer step have about the same length.
-
-    However a step is cut into batches, its rows are the same. The few that fill no step are others in each epoch.
-    """
-
-    def __init__(self, rows, args, processes):
-        self.step_rows = args.batch_size * args.gradient_accumulation_steps * processes
-        self.steps_per_epoch = len(rows) // self.step_rows
-        if not self.steps_per_epoch:
-            fail(f"the training split has {len(rows)} rows, one step takes {self.step_rows}; lower --batch-size")
-        self.lengths = np.array([len(ids) for ids in rows["input_ids"]])
-        self.seed, self.group_by_length, self.epochs = args.seed, args.group_by_length, []  # Run lists those done
-
-    def __len__(self):
-        return self.steps_per_epoch * self.step_rows
-
-    def __iter__(self):
-        rng = np.random.default_rng([self.seed, len(self.epochs)])
-        order = rng.permutation(len(self.lengths))[: len(self)]
-        if self.group_by_length:  # sort within 50 steps: all else stays random
-            order = order[np.lexsort([-self.lengths[order], np.arange(len(order)) // (50 * self.step_rows)])]
-        return iter(rng.permutation(order.reshape(-1, self.step_rows)).flatten().tolist())
-
-
-def summed_loss(outputs, labels, num_items_in_batch):
-    """Sum the cross entropy and divide by the label tokens of the whole optimizer step.
-
-    A mean of the batches' means weighs short titles too much; the Trainer does not even divide mT5's by their number.
-    """
-    loss = cross_entropy(outputs.logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-    return loss / num_items_in_batch
-
-
-def row_losses(outputs, labels):
-    """Return each row's summed cross entropy and label tokens; summed over rows, their ratio is the evaluation loss."""
-    rows = zip(outputs.logits, labels, strict=True)  # one by one: in fp32, the logits of a batch take gigabytes
-    losses = [cross_entropy(logits.float(), row, reduction="sum") for logits, row in rows]  # none for label -100
-    return torch.stack([torch.stack(losses), (labels != -100).sum(dim=1)], dim=1)
-
-
-def dropout(hidden, p=0.5, training=True, inplace=False):
-    """Do what PyTorch's does, with 16 random bits a value; that draws doubles, which takes longer on a CPU."""
-    if not training or not p:
-        return hidden
-    bits = torch.empty(hidden.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    kept = bits[: hidden.numel()].view(hidden.shape) >= round(p * 2**16) - 2**15
-    return hidden * (kept * torch.tensor(1 / (1 - p), dtype=hidden.dtype))
-
-
-def mixed_precision(bf16):
-    """Return "bf16" or "no" as ``--bf16`` says; by default what the GPU or the CPU has."""
-    if bf16 is None:
-        cpu = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu
-    return "bf16" if bf16 else "no"
-
-
-# ---- A run and its checkpoints -----------------------------------------------------------------
-class Run:
-    """What a training has done so far, and its checkpoints --output-dir/checkpoints/checkpoint-<step>.
-
-    One is written in the folder .new and renamed when whole; to be removed, it is renamed back first, so that no part of
-    one is ever taken for it. The file .saved says that the model of the run is saved.
-    """
-
-    def __init__(self, args, books, tokenizer, sampler):
-        """Set ``newest`` to the checkpoint to resume from (else None) and ``state`` to what it was saved with."""
-        self.started, self.measured = time.time(), {"processes": PartialState().num_processes, "train_seconds": 0}
-        self.folder = Path(args.output_dir, "checkpoints")
-        self.new, self.saved = self.folder / ".new", self.folder / ".saved"
-        # All but these must be the same when the run is resumed.
-        free = ["data", "dataset", "output_dir", "push_to_hub", "report_to", "save_steps", "resume"]
-        self.run = {name: value for name, value in vars(args).items() if name not in free}
-        files = [file["filename"] for rows in books.values() for file in rows.cache_files]
-        self.run["corpus"] = [zlib.crc32(np.memmap(file, mode="r")) for file in files]
-        self.run["vocabulary"] = zlib.crc32(repr(sorted(tokenizer.get_vocab().items())).encode())
-        self.run |= {"processes": self.measured["processes"], "script": Path(sys.argv[0]).name}
-        max_steps = args.max_steps or args.epochs * sampler.steps_per_epoch
-        self.newest, self.state = None, {"step": 0, "max_steps": max_steps, "log": [], "epochs": []}
-        with PartialState().main_process_first():
-            shutil.rmtree(self.new, ignore_errors=True)  # left by a run that was killed
-            whole = self.whole()
-            if whole and args.resume:
-                self.newest, saved = whole[-1], json.loads((whole[-1] / "run.json").read_text(encoding="utf-8"))
-                self.state = saved["state"]
-                for name, value in self.run.items():
-                    if (old := saved["run"].get(name)) != value:
-                        fail(f"--resume: {self.newest} was written with {name} {old}, not {value}; give the same")
-                if lost := [name for name, _ in saved["files"].items() - self.files(self.newest).items()]:
-                    fail(f"--resume: {self.newest} lacks {lost[0]}; delete that folder to resume from the one before")
-                print_main(f"Resuming from {self.newest}, step {self.state['step']} of {self.state['max_steps']}")
-            elif PartialState().is_main_process:
-                if whole and not self.saved.exists():
-                    fail(f"{whole[-1]} is of a run that stopped; go on with --resume or delete {self.folder}")
-                for path in whole:
-                    shutil.rmtree(path.replace(self.new))
-            self.saved.unlink(missing_ok=True)
-        sampler.epochs = self.state["epochs"]  # each has an order of its own
-
-    def whole(self):
-        """Return the checkpoints, oldest first."""
-        files = [file for file in self.folder.glob("checkpoint-*/run.json") if b'"preset": ' in file.read_bytes()]
-        folders = [file.parent for file in files if re.fullmatch(r"checkpoint-\d+", file.parent.name)]
-        return sorted(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
-
-    def files(self, folder):
-        """Return the size of each file of a checkpoint by its name."""
-        return {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-
-    def best(self):
-        """Return the checkpoint of the epoch with the highest ROUGE-L."""
-        return self.folder / f"checkpoint-{max(self.state['epochs'], key=lambda epoch: epoch['rougeL'])['step']}"
-
-    def save(self, write):
-        """Call ``write`` with the folder of a new checkpoint, then keep that, the best and the one before."""
-        new = self.new / f"checkpoint-{self.state['step']}"
-        with expected(f"cannot write {new}", "the checkpoints before it are whole: free space, then use --resume"):
-            write(new)
-            PartialState().wait_for_everyone()  # each process has written its random states
-            if PartialState().is_main_process:
-                write_json(new / "run.json", {"run": self.run, "files": self.files(new), "state": self.state})
-                new.replace(self.folder / new.name)
-                for path in self.whole()[:-2]:
-                    if not self.state["epochs"] or path != self.best():
-                        shutil.rmtree(path.replace(self.new))
-        PartialState().wait_for_everyone()
-
-    def log_step(self, loss, grad_norm, learning_rate):
-        """Add the next step to the log: loss a label token, norm of the gradients before clipping."""
-        self.state["step"] += 1
-        row = {"step": self.state["step"], "loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
-        if not np.isfinite(list(row.values())).all():  # its weights are lost
-            fail(f"loss {loss}, gradient norm {grad_norm} at step {row['step']}; give a lower --learning-rate")
-        self.state["log"].append(row)
-
-    def end_epoch(self, eval_loss, scores):
-        """Add a row to the epochs and print it; ``scores`` are means of F1 × 100."""
-        epochs, log = self.state["epochs"], self.state["log"]
-        loss = np.mean([row["loss"] for row in log[epochs[-1]["step"] if epochs else 0 :]]).item()
-        row = {"epoch": len(epochs) + 1, "step": self.state["step"], "loss": loss, "eval_loss": eval_loss, **scores}
-        epochs.append(row)
-        texts = "  ".join(f"{name} {scores[name]:5.2f}" for name in ROUGE_TYPES)
-        self.measured["train_seconds"] = time.time() - self.started
-        print_main(f"epoch {len(epochs):2}  loss {loss:.3f}  eval_loss {eval_loss:.3f}  {texts}")
-
-
-# ---- Metrics for text summarization ------------------------------------------------------------
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-LANGUAGES = {"en": "english", "es": "spanish", "de": "german", "fr": "french", "it": "italian", "pt": "portuguese",
-             "ja": "japanese", "zh": "chinese"}  # fmt: skip
-NO_SPACES = ("ja", "zh")  # here each character counts as a word
-punkt.load_model("spanish").abbrev_types |= {"sra", "dra", "srta", "ee"}  # "EE. UU."; Punkt has not learned them
+# The languages whose sentences and stems are known, by the names that Punkt and Snowball use.
+LANGUAGES = {
+    "en": "english",
+    "es": "spanish",
+    "de": "german",
+    "fr": "french",
+    "it": "italian",
+    "pt": "portuguese",
+    "ja": "japanese",
+    "zh": "chinese",
+}
+NO_SPACES = ("ja", "zh")  # each character counts as a word
 
 
 def count_words(text, language):
-    """Return the number of words between spaces in ``text``; in Japanese and Chinese, of characters."""
+    """Return the number of words in ``text``; in Japanese and Chinese, of characters."""
     return len(re.findall(r"\S" if language in NO_SPACES else r"\S+", text))
 
 
 def sent_tokenize(text, language):
-    """Split ``text`` into sentences; like ``nltk.sent_tokenize``, which would download its models."""
-    return punkt.sent_tokenize(text, LANGUAGES.get(language, "english"))
-
-
-def three_sentence_summary(text, language):
-    """Return the first three sentences, one a line: the baseline lead-3."""
-    return "\n".join(sent_tokenize(text, language)[:3])
-
-
-def postprocess_text(texts, languages):
-    """Put each sentence on a line of its own, as rougeLsum expects."""
-    return ["\n".join(sent_tokenize(text.strip(), lang)) for text, lang in zip(texts, languages, strict=True)]
+    """Split ``text`` into sentences, as ``nltk.sent_tokenize``, which would download its model."""
+    return punkt.sent_tokenize(text.strip(), LANGUAGES.get(language, "english"))
 
 
 class WordTokenizer:
-    """The tokenizer of ``rouge_score`` with Unicode's letters and digits, not only a-z and 0-9, and Snowball's stems.
+    """A tokenizer for ``rouge_score``: words of Unicode's letters and digits, Snowball's stems.
 
-    English ones are Porter's, and words up to three letters stay, as there.
+    As in ``rouge_score``, English words have Porter's stems, and words up to three letters stay.
     """
 
     def __init__(self, language, use_stemmer):
-        self.stem, self.word = str, re.compile(r"[^\W_]" if language in NO_SPACES else r"[^\W_]+")
+        self.word = re.compile(r"[^\W_]" if language in NO_SPACES else r"[^\W_]+")
+        self.stem = str  # leaves a word as it is
         name = "porter" if language == "en" else LANGUAGES.get(language)
         if use_stemmer and name in SnowballStemmer.languages:
-            self.stem = functools.cache(SnowballStemmer(name).stem)
+            self.stem = cache(SnowballStemmer(name).stem)
 
     def tokenize(self, text):
         words = self.word.findall(unicodedata.normalize("NFC", text).lower())
@@ -611,147 +536,219 @@ class WordTokenizer:
 
 
 class Rouge(evaluate.Metric):
-    """ROUGE (Lin 2004, aclanthology.org/W04-1013) as ``evaluate.load("rouge")``, but offline and right beyond English.
+    """ROUGE (Lin 2004, aclanthology.org/W04-1013), as ``evaluate.load("rouge")``.
 
-    ``languages`` are codes, one a row (default: all English; None: ``rouge_score``'s own words, cut at every letter
-    outside a-z); without ``use_aggregator`` come the F1 scores of each row, in [0, 1], instead of their means.
+    It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
+    ``rouge`` is the value of --rouge. ``compute()`` also takes ``languages``, one code per row. It
+    returns mean F1 scores in [0, 1] or, with ``use_aggregator=False``, lists of those of each row.
     """
+
+    def __init__(self, rouge="language"):
+        super().__init__(config_name=rouge, keep_in_memory=True)
 
     def _info(self):
         strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-        return evaluate.MetricInfo(description=self.__doc__, citation="", features=datasets.Features(strings))
+        features = datasets.Features(strings)
+        return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
 
-    def _compute(self, predictions, references, languages=None, use_stemmer=False, use_aggregator=True):
-        languages, scorers = languages or ["en"] * len(predictions), {}
+    def _compute(
+        self, predictions, references, languages=None, use_stemmer=None, use_aggregator=True
+    ):
+        languages = languages or ["en"] * len(predictions)
+        if use_stemmer is None:
+            use_stemmer = self.config_name != "rouge_score"
+        scorers = {}
         for language in set(languages):
-            tokenizer = language and WordTokenizer(language, use_stemmer)
+            tokenizer = (
+                WordTokenizer(language, use_stemmer) if self.config_name == "language" else None
+            )
             scorers[language] = RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
-        rows = zip(predictions, references, languages, strict=True)
-        rows = [scorers[language].score(reference, prediction) for prediction, reference, language in rows]
-        scores = {rouge: [row[rouge].fmeasure for row in rows] for rouge in ROUGE_TYPES}
-        return {rouge: float(np.mean(f1)) for rouge, f1 in scores.items()} if use_aggregator else scores
+        scores = {name: [] for name in ROUGE_TYPES}
+        for prediction, reference, language in zip(predictions, references, languages, strict=True):
+            row = scorers[language].score(reference, prediction)
+            for name in ROUGE_TYPES:
+                scores[name].append(row[name].fmeasure)
+        if not use_aggregator:
+            return scores
+        return {name: float(np.mean(f1)) for name, f1 in scores.items()}
 
 
-def rouge_rows(predictions, rows, scoring):
-    """Return a ``DataFrame`` with the F1 scores × 100 of each row, columns ROUGE_TYPES; ``scoring`` is --rouge."""
+def score_rows(rouge, summaries, rows):
+    """Return a ``DataFrame`` with the F1 scores × 100 of each row in the columns ROUGE_TYPES."""
     languages = list(rows["language"])
-    scores = Rouge().compute(
-        predictions=postprocess_text(predictions, languages),
-        references=postprocess_text(rows["review_title"], languages),
-        languages=languages if scoring == "language" else [None] * len(languages),  # the package's own words
-        use_stemmer=scoring != "rouge_score",
-        use_aggregator=False,
-    )
-    return 100 * pd.DataFrame(scores)
+    texts = {"predictions": summaries, "references": rows["review_title"]}
+    for name, column in texts.items():  # ROUGE-Lsum expects one sentence per line
+        texts[name] = ["\n".join(text) for text in map(sent_tokenize, column, languages)]
+    return 100 * pd.DataFrame(rouge.compute(**texts, languages=languages, use_aggregator=False))
 
 
 def bootstrap(values, resamples=1000, seed=42):
-    """Resample the rows of ``values`` and return a ``DataFrame`` with f1, low, high and p of each column's mean.
+    """Return a ``DataFrame`` with f1, low, high, p: the mean of each column, its interval, its p.
 
-    That is the 95% percentile interval and a two-sided p of zero; Efron and Tibshirani 1993, chapters 13 and 16.
+    The rows are drawn again, with replacement, ``resamples`` times. The interval holds 95% of the
+    means. p is two-sided, for a mean of zero. Efron and Tibshirani 1993, chapters 13 and 16.
     """
     rng = np.random.default_rng(seed)
-    means = pd.DataFrame([values.sample(frac=1, replace=True, random_state=rng).mean() for _ in range(resamples)])
+    draws = [values.sample(frac=1, replace=True, random_state=rng).mean() for _ in range(resamples)]
+    means = pd.DataFrame(draws)
     tail = np.minimum((means <= 0).sum(), (means >= 0).sum())
     p = np.minimum(1, 2 * (tail + 1) / (resamples + 1))
-    return pd.DataFrame({"f1": values.mean(), "low": means.quantile(0.025), "high": means.quantile(0.975), "p": p})
+    low, high = means.quantile(0.025), means.quantile(0.975)
+    return pd.DataFrame({"f1": values.mean(), "low": low, "high": high, "p": p})
 
 
-def score(rows, scoring, summaries=None):
-    """Score lead-3 on ``rows``, beside it a model's ``summaries`` and the paired difference; by language and for all.
+def score_beside_lead_3(rouge, rows, summaries=None):
+    """Score lead-3 and, beside it, a model's ``summaries`` of the ``rows``, by language and in all.
 
-    Returns {language: {"rows": n, system: {rouge: {"f1", "low", "high"}}}}; a difference has its "p" too.
+    Returns {language: {"rows": n, system: {rouge: {"f1", "low", "high"}}}} with the systems
+    "model", "lead-3" and "difference". The difference is paired, row by row, and has its "p" too.
     """
-    lead_3 = list(map(three_sentence_summary, rows["review_body"], rows["language"]))
-    systems = {"lead-3": rouge_rows(lead_3, rows, scoring)}
+    first_sentences = map(sent_tokenize, rows["review_body"], rows["language"])
+    lead_3 = ["\n".join(sentences[:3]) for sentences in first_sentences]
+    systems = {"lead-3": score_rows(rouge, lead_3, rows)}
     if summaries is not None:
-        systems = {"model": rouge_rows(summaries, rows, scoring), **systems}
-        systems["difference"] = systems["model"] - systems["lead-3"]
-    table, scores = pd.concat(systems, axis=1), {}
-    for language, group in [*table.groupby(list(rows["language"])), ("all", table)]:
-        scores[language] = {"rows": len(group)}
-        for name in systems:
-            kept = ["f1", "low", "high", "p"] if name == "difference" else ["f1", "low", "high"]
-            scores[language][name] = bootstrap(group[name])[kept].to_dict("index")
+        model = score_rows(rouge, summaries, rows)
+        systems = {"model": model, **systems, "difference": model - systems["lead-3"]}
+    groups = [("all", np.full(len(rows), True))]
+    codes = np.array(rows["language"][:])
+    groups = [*((code, codes == code) for code in np.unique(codes).tolist()), *groups]
+    scores = {}
+    for language, chosen in groups:
+        scores[language] = {"rows": int(chosen.sum())}
+        for name, values in systems.items():
+            columns = ["f1", "low", "high", "p"] if name == "difference" else ["f1", "low", "high"]
+            scores[language][name] = bootstrap(values[chosen])[columns].to_dict("index")
     return scores
 
 
-def score_table(scores, title):
-    """Return the table of ``score``: F1 × 100 with its 95% interval, p under the differences."""
-    table = {}
+def format_scores(scores, split):
+    """Return the table of ``score_beside_lead_3`` as text of at most 100 columns."""
+
+    def line(name, cells):
+        return f"{name:>8}" + "".join(f"{cell:>23}" for cell in cells)
+
+    lines = [f"{split} split: ROUGE F1 × 100 [95% interval]", line("", ROUGE_TYPES)]
     for language, systems in scores.items():
-        rows = f"{language}, {systems['rows']:,} rows"
-        for name, cells in list(systems.items())[1:]:  # the first is the number of rows
-            table[rows, name] = ["{f1:.2f} [{low:.2f}, {high:.2f}]".format(**cell) for cell in cells.values()]
-            if name == "difference":
-                table[rows, "p"] = [f"{cell['p']:.3f}" + " (n. s.)" * (cell["p"] > 0.05) for cell in cells.values()]
-    return f"{title}: ROUGE F1 × 100 [95% interval]\n{pd.DataFrame(table, ROUGE_TYPES).T.to_string()}"
+        lines.append(f"{language}, {systems['rows']:,} rows")
+        for name in ("model", "lead-3", "difference"):
+            if name in systems:
+                cells = systems[name].values()
+                intervals = ["{f1:.2f} [{low:.2f},{high:.2f}]".format(**cell) for cell in cells]
+                lines.append(line(name.replace("difference", "diff."), intervals))
+        if "difference" in systems:
+            cells = systems["difference"].values()
+            lines.append(line("p", [format_p(cell["p"]) for cell in cells]))
+            lines.append(line("", [which_is_better(cell) for cell in cells]))
+    return "\n".join(lines)
 
 
-# ---- Results and the Hub -----------------------------------------------------------------------
-def write_results(folder, args, scores, **measured):
-    """Write results.json: arguments, versions, scores and what was measured."""
-    packages = ("torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk", "numpy")
-    versions = {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
-    write_json(folder / "results.json", {"arguments": vars(args), "versions": versions, "scores": scores, **measured})
+def format_p(p):
+    """Return p as text; with 1,000 resamples none is smaller than 2/1001."""
+    return "≤ 0.002" if p < 0.002 else f"{p:.3f}"
 
 
-def save_model(args, tokenizer, model, scores, run, state_dict=None):
-    """Write model, tokenizer, results, logs, picture and model card to ``--output-dir``; print the scores."""
-    with new_files(f"{args.output_dir}/config.json") as folder:
-        tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder, state_dict=state_dict)
-        write_results(folder, args, scores, **run.measured)
-        log, epochs = pd.DataFrame(run.state["log"]), pd.DataFrame(run.state["epochs"])
-        log.to_csv(folder / "log.csv", index=False)
-        epochs.to_csv(folder / "epochs.csv", index=False)
-        draw_training(folder / "training.png", log, epochs, scores["all"]["lead-3"])
-        write_model_card(folder, args, scores)
-    run.saved.touch()
-    print("\n" + score_table(scores, "validation"))
-    print(f'\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir} "I loved it!"')
+def which_is_better(difference):
+    """Return in words what a difference and its p show, at the level of 0.05."""
+    if difference["p"] > 0.05:
+        return "no difference shown"
+    return "model better" if difference["f1"] > 0 else "lead-3 better"
 
 
-def draw_training(path, log, epochs, lead_3):
-    """Draw the losses by step and ROUGE by epoch, with lead-3's as broken lines."""
+# ---- Results -------------------------------------------------------------------------------------
+
+
+def save_results(folder, args, scores, log_history, finished=False):
+    """Write results.json, log.csv, training.png and README.md, the model card, to ``folder``.
+
+    ``log_history`` is a list of dictionaries with the names that the Trainer gives: epoch, loss,
+    eval_loss, eval_rouge1, ... ``finished`` says whether the run has ended.
+    """
+    write_json(folder / MARK, {**run_arguments(args), "finished": finished})
+    packages = (
+        "torch",
+        "transformers",
+        "accelerate",
+        "datasets",
+        "evaluate",
+        "rouge_score",
+        "nltk",
+    )
+    versions = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    results = {"arguments": run_arguments(args), "versions": versions, "scores": scores}
+    write_json(folder / "results.json", results)
+    log = pd.DataFrame(log_history)
+    log.to_csv(folder / "log.csv", index=False)
+    draw_training(folder / "training.png", log, scores["all"]["lead-3"])
+    write_model_card(folder / "README.md", args, scores)
+
+
+def draw_training(path, log, lead_3):
+    """Draw the losses and ROUGE by epoch, and lead-3's ROUGE as broken lines."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    log.plot("step", "loss", ax=left, label="training, each step", color="C0", alpha=0.3)
-    epochs.plot("step", ["loss", "eval_loss"], ax=left, style="o-", label=["training, mean of an epoch", "validation"])
-    left.set(title="Loss of a label token", xlabel="optimizer steps", ylim=0)
-    epochs.plot("epoch", ROUGE_TYPES[:3], ax=right, style="o-")
-    for line, rouge in zip(right.get_lines(), ROUGE_TYPES, strict=False):
-        right.axhline(lead_3[rouge]["f1"], color=line.get_color(), linestyle="--", label=f"{rouge} of lead-3")
-    right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs", xticks=epochs.epoch, ylim=0)
-    right.legend(ncols=2)
+    for name, label in (("loss", "training"), ("eval_loss", "validation")):
+        rows = log[log[name].notna()]
+        left.plot(rows["epoch"], rows[name], marker="o", label=label)
+    left.set(title="Loss per token of a title", xlabel="epochs")
+    rows = log[log["eval_rouge1"].notna()]
+    for rouge, marker in (("rouge1", "o"), ("rouge2", "s"), ("rougeL", "x")):
+        (line,) = right.plot(rows["epoch"], rows[f"eval_{rouge}"], marker=marker, label=rouge)
+        f1 = lead_3[rouge]["f1"]
+        right.axhline(f1, color=line.get_color(), linestyle="--", label=f"{rouge} of lead-3")
+    right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     figure.savefig(path)
 
 
-def write_model_card(folder, args, scores):
-    """Write README.md with what the Hub shows of a model: languages, data, scores, hyperparameters."""
+def write_model_card(path, args, scores):
+    """Write what the Hub shows of a model: languages, data, scores, hyperparameters."""
+    dataset = read_json(Path(args.data, MARK))["dataset"]
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
-        base_model=None if args.model == "tiny" or Path(args.model).exists() else args.model,
-        datasets=None if Path(args.dataset).exists() else [args.dataset],
-        library_name="transformers", pipeline_tag="summarization", tags=["summarization"], metrics=["rouge"],
-        widget=[{"text": "The cover was torn."}, {"text": "Una novela que engancha desde el principio."}],
-    )  # fmt: skip
-    paragraphs = [
-        f"---\n{data}\n---", f"# {Path(args.output_dir).name}",
-        f"{args.model} fine-tuned on {args.dataset} to write the title of a review.",
-        "![losses and scores of the training](training.png)",
-        f"```\n{score_table(scores, 'validation')}\n```",
-        "## Hyperparameters", "\n".join(f"- {name}: {value}" for name, value in vars(args).items()),
-    ]  # fmt: skip
-    (folder / "README.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+        base_model=None if Path(args.model).exists() else args.model,
+        datasets=None if Path(dataset).exists() else [dataset],
+        library_name="transformers",
+        pipeline_tag="summarization",
+        tags=["summarization"],
+        metrics=["rouge"],
+    )
+    hyperparameters = "\n".join(f"- {name}: {value}" for name, value in vars(args).items())
+    card = f"""---
+{data}
+---
+
+# {Path(args.output_dir).name}
+
+{args.model} fine-tuned on {dataset} to write the title of a review.
+
+![losses and scores of the training](training.png)
+
+```
+{format_scores(scores, "validation")}
+```
+
+## Hyperparameters
+
+{hyperparameters}
+"""
+    path.write_text(card, encoding="utf-8")
 
 
-def push_to_hub(args):
-    """Push --output-dir where --push-to-hub says so; if that fails, it stays and the command that pushes it is said."""
-    if repo := args.push_to_hub:
-        upload = {"folder_path": args.output_dir, "ignore_patterns": ["checkpoints/*", ".*"], "run_as_future": True}
-        later = f"hf upload {repo} {args.output_dir} . --exclude 'checkpoints/*'"
-        with expected(f"cannot push to {repo}", f"the model is safe in {args.output_dir}, later: {later}"):
-            # As a job it comes after those of train_accelerate.py; whether they failed does not matter.
-            huggingface_hub.upload_folder(repo_id=repo, commit_message="Training complete", **upload).result()
-        print(f"Pushed to {HUB}/{repo}")
+@contextmanager
+def explain_push_errors(args):
+    """Turn an error of the Hub into one line with the command that uploads the model later."""
+    check_hub("train without --push-to-hub, and upload later")
+    later = f"hf upload {args.push_to_hub} {args.output_dir} . --exclude 'checkpoint-*'"
+    remedy = f"log in with `hf auth login`; upload a saved model later with: {later}"
+    with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
+        yield
+
+
+def wait_for_upload(args, upload):
+    """Wait until an ``upload``, a future or None, has ended, and report it if it has failed."""
+    if upload and upload.exception():
+        reason = str(upload.exception()).strip().split("\n")[0]
+        print(f"An upload to {args.push_to_hub} failed: {reason}", file=sys.stderr)

@@ -36,7 +36,11 @@ class Phrase:
 
     def fits(self, facts):
         """Whether a review of which ``facts`` are true can take this phrase."""
-        signs = {"!": "!+-", "+": "!-", "-": "!+"}  # with what another phrase must not have told of the same thing
+        signs = {
+            "!": "!+-",
+            "+": "!-",
+            "-": "!+",
+        }  # with what another phrase must not have told of the same thing
         barred = {word[:-1] + sign for word in self.tells for sign in signs[word[-1]]}
         return not barred & facts and all(clause & facts for clause in self.needs)
 
@@ -46,8 +50,15 @@ class Aspect(Phrase):
 
     def __init__(self, stars, tags, weight):
         super().__init__("", tags)
-        self.tells |= {"got+"} - {word.replace("-", "+") for word in self.tells}  # who judges a thing has got it
-        self.stars, self.weight, self.titles, self.sentences = [int(star) for star in stars.split()], weight, [], []
+        self.tells |= {"got+"} - {
+            word.replace("-", "+") for word in self.tells
+        }  # who judges a thing has got it
+        self.stars, self.weight, self.titles, self.sentences = (
+            [int(star) for star in stars.split()],
+            weight,
+            [],
+            [],
+        )
 
 
 def read_phrases(language):
@@ -75,7 +86,9 @@ def draw_thing(rng, aspect, nouns):
     for noun in nouns:
         name, kinds, forms = (part.split() for part in noun.text.split(" | "))
         things += [(" ".join(name), kinds, form) for form in forms if aspect.fits({form, *kinds})]
-    name, kinds, form = rng.choices(things, [3 if form == "ebook" else 7 for _, _, form in things])[0]
+    name, kinds, form = rng.choices(things, [3 if form == "ebook" else 7 for _, _, form in things])[
+        0
+    ]
     digital = form != "print" and rng.random() < 0.8
     category = kinds[0] if form == "item" else "digital_ebook_purchase" if digital else "book"
     return name, category, {form, *kinds}
@@ -83,20 +96,28 @@ def draw_thing(rng, aspect, nouns):
 
 def draw_slots(rng, sections, noun):
     """Return the words that stay the same throughout a review; Spanish nouns end in " m" or " f"."""
-    slots = {name: rng.choice(sections[f"{name}s"]).text for name in ("kid", "relative", "surname", "author")}
+    slots = {
+        name: rng.choice(sections[f"{name}s"]).text
+        for name in ("kid", "relative", "surname", "author")
+    }
     slots |= {"age": rng.randint(3, 6), "k": noun}
     if noun.endswith((" m", " f")):
         slots["k"], gender = noun.rsplit(" ", 1)
         slots |= {slot: words[gender == "f"] for slot, words in AGREEMENT.items()}
         slots["kid"], gender = slots["kid"].rsplit(" ", 1)
-        slots |= {"ko": "oa"[gender == "f"], "so": rng.choice("oa")}  # the endings for the child and for who writes
+        slots |= {
+            "ko": "oa"[gender == "f"],
+            "so": rng.choice("oa"),
+        }  # the endings for the child and for who writes
     return slots
 
 
 def draw(rng, phrases, facts, count=1):
     """Draw up to ``count`` phrases that fit one another and the facts, to which is added what they tell."""
     drawn = []
-    while len(drawn) < count and (fitting := [p for p in phrases if p not in drawn and p.fits(facts)]):
+    while len(drawn) < count and (
+        fitting := [p for p in phrases if p not in drawn and p.fits(facts)]
+    ):
         drawn.append(rng.choice(fitting))
         facts |= drawn[-1].tells
     return drawn
@@ -138,7 +159,10 @@ def compose(rng, language, aspects, sections):
         facts.add("aside+")
         alike = [a for a in group if a is not aspect and a.fits(facts) and stars in a.stars]
         for second in draw(rng, alike, facts):
-            link, aside = rng.choice([None, None, *sections["and"]]), say(draw(rng, second.sentences, facts))
+            link, aside = (
+                rng.choice([None, None, *sections["and"]]),
+                say(draw(rng, second.sentences, facts)),
+            )
     if aside and link:
         if not aside[0].startswith(("I ", "Dr.", slots["author"])):
             aside[0] = re.sub(r"\w", lambda letter: letter[0].lower(), aside[0], count=1)
@@ -161,7 +185,11 @@ def compose(rng, language, aspects, sections):
         title = say(draw(rng, sections["short" + mood], facts))[0]
     else:
         said = words(body)
-        drafts = [fill(rng, title, slots, dict(chosen)) for title in aspect.titles * 4 if title.fits(facts)]
+        drafts = [
+            fill(rng, title, slots, dict(chosen))
+            for title in aspect.titles * 4
+            if title.fits(facts)
+        ]
         title = max(drafts, key=lambda draft: len(words(draft) & said) / (len(words(draft)) + 1))
     habit = rng.random()  # how people type
     if habit < 0.03:
@@ -185,7 +213,9 @@ def capitalize(sentence):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output-dir", type=Path, default=HERE / "sample")
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args()
@@ -207,7 +237,9 @@ def main():
                     "product_id": f"product_{language}_{rng.randrange(10**4):04d}",
                     "reviewer_id": f"reviewer_{language}_{rng.randrange(10**4):04d}",
                 }
-                lines.append(json.dumps(ids | review, ensure_ascii=False, separators=(",", ":")) + "\n")
+                lines.append(
+                    json.dumps(ids | review, ensure_ascii=False, separators=(",", ":")) + "\n"
+                )
             path = args.output_dir / f"{language}_{split}.jsonl"
             path.write_text("".join(lines), encoding="utf-8", newline="\n")
             print(f"{path}: {count:,} rows")

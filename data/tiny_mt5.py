@@ -15,10 +15,15 @@ from datasets import load_from_disk
 from sentencepiece import SentencePieceTrainer
 
 
-def make_tiny_checkpoint(rows, seed, folder):
-    """Save a small mT5 with random weights and a Unigram tokenizer learned from the training ``rows``."""
+def make_tiny_checkpoint(books, seed, folder):
+    """Save a small mT5 with random weights and a Unigram tokenizer, learned from the training split."""
+    rows = books["train" if "train" in books else next(iter(books))]
     rows = rows.select(range(min(len(rows), 50_000)))  # sentencepiece holds them in memory
-    texts = (text for batch in rows.iter(batch_size=1_000) for text in batch["review_body"] + batch["review_title"])
+    texts = (
+        text
+        for batch in rows.iter(batch_size=1_000)
+        for text in batch["review_body"] + batch["review_title"]
+    )
     written = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=texts, model_writer=written, vocab_size=4_000, hard_vocab_limit=False,
@@ -38,7 +43,9 @@ def make_tiny_checkpoint(rows, seed, folder):
     # first loss is ln(vocabulary)), smaller embeddings, and encoder layers that hardly change their input yet.
     config.tie_word_embeddings = False
     model.shared.weight.data.normal_(std=0.5)
-    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
+    model.lm_head.weight = torch.nn.Parameter(
+        torch.empty_like(model.shared.weight).normal_(std=0.05)
+    )
     for name, weights in model.encoder.named_parameters():
         if name.endswith("o.weight"):  # o and wo, the outputs of attention and feed-forward
             weights.data *= 0.03
@@ -48,4 +55,4 @@ def make_tiny_checkpoint(rows, seed, folder):
 
 
 if __name__ == "__main__":
-    make_tiny_checkpoint(load_from_disk(sys.argv[1])["train"], seed=42, folder=Path(sys.argv[1], "tiny-mt5"))
+    make_tiny_checkpoint(load_from_disk(sys.argv[1]), seed=42, folder=Path(sys.argv[1], "tiny-mt5"))
