@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import common
 
-# What each --preset sets. A flag on the command line goes before the preset.
+# What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
     "sample": {"output_dir": "results/sample-baseline"},
     "amazon": {"output_dir": "results/amazon-baseline"},
