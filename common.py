@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +123,10 @@ def parse_args(parser, presets):
             parser.error(f"{flag} must not be empty")
         if isinstance(value, str) and "::" in value:  # would chain file systems
             parser.error(f"{flag} must not have '::' in it")
-        if type(value) is int and value < 1 and name != "seed":  # any number is a seed
+        if name == "seed":
+            if not 0 <= value < 2**32:
+                parser.error(f"{flag} {value} is not from 0 to {2**32 - 1}")
+        elif type(value) is int and value < 1:
             parser.error(f"{flag} {value} is less than 1")
         if type(value) is float and not 0 <= value < float("inf"):
             parser.error(f"{flag} {value} is not a number from 0 up")
@@ -234,7 +237,10 @@ def command_line():
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough; Python's own flush must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # On a full disk safetensors and torch raise errors of their own.
+        if not isinstance(error, OSError) and not re.search("os error|write failed", str(error)):
+            raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
 
 
@@ -242,12 +248,14 @@ def command_line():
 
 # Each folder that the scripts wrote has this file. No other folder is written to.
 MARK = "arguments.json"
-# Without one of these files nothing is loaded from a folder.
-MOVED_LAST = ("config.json", "dataset_dict.json")
+# Without the first two nothing is loaded from a folder. Without the third no run has finished.
+MOVED_LAST = ("config.json", "dataset_dict.json", "results.json")
+TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    with explain_errors(f"cannot read {path}", "delete it, or its folder, and make it again"):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_json(path, content):
@@ -256,7 +264,10 @@ def write_json(path, content):
 
 
 def check_folder(folder, *sources):
-    """End the run unless ``folder`` is absent, empty or ours, and apart from the ``sources``."""
+    """End the run unless ``folder`` is absent, empty or ours, and apart from the ``sources``.
+
+    What a killed run has left unfinished in it is removed.
+    """
     target = Path(folder).resolve()
     for source in sources:
         path = Path(source).resolve()
@@ -264,20 +275,24 @@ def check_folder(folder, *sources):
             fail(f"{folder} and {source}, which is read, lie in one another; name another folder")
     if target.exists() and not target.is_dir():
         fail(f"{folder} is a file; name a folder")
-    if target.exists() and any(target.iterdir()) and not (target / MARK).is_file():
+    unfinished = list(target.glob(f"{TEMPORARY}*"))
+    others = target.exists() and len(list(target.iterdir())) > len(unfinished)
+    if others and not ((target / MARK).is_file() and "preset" in read_json(target / MARK)):
         fail(f"{folder} was not written by this program; name another folder")
+    for path in unfinished:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def new_files(folder):
     """Yield an empty folder whose files replace those in ``folder`` when the block has ended well.
 
-    Other files in ``folder`` stay. The file without which nothing loads is removed first and comes
+    Other files in ``folder`` stay. The files without which nothing loads are removed first and come
     back last, so that a folder is not taken for whole when the process is killed in between.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
         # False comes before True: the mark is moved first, and what is loaded last.
         new = list(Path(temporary).iterdir())
@@ -304,7 +319,9 @@ def find_checkpoints(output_dir):
     for path in Path(output_dir).glob("checkpoint-*/*.json"):
         number = path.parent.name.removeprefix("checkpoint-")
         if path.name in ("trainer_state.json", "progress.json") and number.isdigit():
-            found[int(number)] = path.parent
+            with suppress(ValueError):  # raised if the run was killed while it wrote this file
+                json.loads(path.read_text(encoding="utf-8"))
+                found[int(number)] = path.parent
     return [found[number] for number in sorted(found)]
 
 
@@ -333,22 +350,23 @@ def start_run(args):
     check_folder(args.output_dir, args.model, args.data)
     state = process_state()
     mark = Path(args.output_dir, MARK)
-    earlier = read_json(mark) if mark.exists() else {"finished": False}
+    earlier = read_json(mark) if mark.exists() else {}
+    results = Path(args.output_dir, "results.json")
+    finished = earlier.get("finished") and results.exists()
     checkpoints = find_checkpoints(args.output_dir)
     state.wait_for_everyone()  # until each process has looked, before the first one changes files
-    if args.resume and earlier["finished"]:
-        scores = read_json(Path(args.output_dir, "results.json"))["scores"]
+    if args.resume and finished:
         state.print(f"{args.output_dir} holds a finished run")
-        state.print(format_scores(scores, "validation"))
+        state.print(format_scores(read_json(results)["scores"], "validation"))
         sys.exit(0)
     if args.resume and checkpoints:
         for name, value in run_arguments(args).items():
             may_change = name in ("output_dir", "resume", "push_to_hub", "report_to")
-            if earlier[name] != value and not may_change:
-                fail(f"--resume: the run was started with {name} {earlier[name]}, not {value}")
+            if earlier.get(name) != value and not may_change:
+                fail(f"--resume: the run was started with {name} {earlier.get(name)}, not {value}")
         state.print(f"Going on from {checkpoints[-1]}")
         return checkpoints[-1]
-    if checkpoints and not earlier["finished"]:
+    if checkpoints and not finished:
         fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
 
     if state.is_main_process:
@@ -365,7 +383,7 @@ def start_run(args):
 def run_arguments(args):
     """Return the flags of a training and, beside them, its script and its number of processes."""
     processes = process_state().num_processes
-    return {**vars(args), "script": Path(sys.argv[0]).name, "processes": processes}
+    return {"script": Path(sys.argv[0]).name, "processes": processes, **vars(args)}
 
 
 # ---- Data ----------------------------------------------------------------------------------------
@@ -614,7 +632,7 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
     if missing := sorted(loading_info["missing_keys"]):
         fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
     # Where the files of a tokenizer are missing, AutoTokenizer makes one of special tokens only.
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+    if set(tokenizer.get_vocab()) <= {"▁", *tokenizer.all_special_tokens}:
         fail(f"{name} holds no tokenizer; copy the files of the one that it was trained with to it")
 
     # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
@@ -720,7 +738,9 @@ def sent_tokenize(text, language):
 
     The package punkt has the models that ``nltk.sent_tokenize`` would download.
     """
-    return punkt.sent_tokenize(text.strip(), LANGUAGES.get(language, "english"))
+    name = LANGUAGES.get(language, "english")
+    # The Spanish model has not learned "Sra." and "Dra.", which Punkt has in a list of prefixes.
+    return punkt.sent_tokenize(text.strip(), name, prefixes=language == "es")
 
 
 class WordTokenizer:

@@ -60,6 +60,8 @@ def check_output_file(args):
         common.fail(f"--output {output} must end in .csv or .jsonl")
     if args.input and output.resolve() == Path(args.input).resolve():
         common.fail(f"--output {output} would overwrite the input; name another file")
+    if not output.parent.is_dir():
+        common.fail(f"--output {output}: there is no folder {output.parent}; make it first")
     if output.is_symlink() or (output.exists() and not output.is_file()):
         common.fail(f"--output {output} is a link, a folder or a device; name another file")
 
@@ -67,7 +69,10 @@ def check_output_file(args):
 def read_reviews(args):
     """Return the rows to summarize, a list of dictionaries, and the name of their review column."""
     if args.text:
-        sys.stdin.reconfigure(errors="replace")  # for bytes that are no UTF-8
+        if "-" in args.text and sys.stdin is None:
+            common.fail("standard input is closed")
+        if "-" in args.text:
+            sys.stdin.reconfigure(errors="replace")  # for bytes that are no UTF-8
         texts = [sys.stdin.read() if text == "-" else text for text in args.text]
         # Such bytes on the command line are replaced too.
         return [
@@ -95,7 +100,7 @@ def read_reviews(args):
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):
-        config = AutoConfig.from_pretrained(args.model)
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -176,7 +181,7 @@ def main():
     if args.model == PRESETS[args.preset]["model"] and not mark.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data == f"data/prepared/{args.preset}" and mark.exists():
-        args.data = common.read_json(mark)["data"]
+        args.data = common.read_json(mark).get("data", args.data)
     tokenizer, model = load_model(args)
 
     # 2. The reviews
