@@ -10,8 +10,10 @@ import csv
 import gzip
 import json
 import logging
+import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -325,8 +327,8 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
-def check_processes():
-    """Print how many processes train; end the run if the launcher started others beside them."""
+def check_processes(args, rows):
+    """Print what will be trained; end the run if the launcher's processes do not work together."""
     state = process_state()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
@@ -334,19 +336,22 @@ def check_processes():
     # `accelerate launch` sets these two, and gives even a single process one core.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, os.cpu_count() // started))
-    name = "process" if started == 1 else "processes"
-    state.print(f"{started} {name} on {state.device.type}")
+    step_rows = args.batch_size * started * getattr(args, "gradient_accumulation_steps", 1)
+    steps = math.ceil(rows / step_rows)
+    processes = "1 process" if started == 1 else f"{started} processes"
+    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
+    state.print(f"{args.epochs} epochs of {steps:,} steps, written to {args.output_dir}")
 
 
-def start_run(args):
-    """Prepare --output-dir for a training; return the checkpoint to go on from, or None.
+def start_run(args, rows):
+    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     flags, and a finished run only prints its scores. Without --resume a finished run is replaced:
     its checkpoints are removed now, and its model when the new one is saved. A run that has not
     ended is not replaced.
     """
-    check_processes()
+    check_processes(args, rows)
     check_folder(args.output_dir, args.model, args.data)
     state = process_state()
     mark = Path(args.output_dir, MARK)
@@ -887,6 +892,14 @@ def which_is_better(difference):
 
 
 # ---- Results -------------------------------------------------------------------------------------
+
+
+def print_scores(args, scores, rows):
+    """Print the table of a training, and a command that summarizes one of the ``rows``."""
+    print("\n" + format_scores(scores, "validation"))
+    review = shlex.quote(min(rows["review_body"], key=len))
+    print(f"\nSaved in {args.output_dir}. Try this, or a review of your own:")
+    print(printable(f"python predict.py --model {args.output_dir} {review}"))
 
 
 def save_results(folder, args, scores, log_history, finished=False):
