@@ -110,13 +110,14 @@ def postprocess_text(preds, labels, languages):
     return preds, labels
 
 
-def compute_metrics(rouge, summaries, titles, languages):
-    """Return the mean F1 scores × 100 of the summaries.
+def compute_metrics(rouge, summaries, rows):
+    """Return the mean F1 scores × 100 of the summaries of the ``rows``.
 
     Differs from the chapter: the references are the titles, and not the labels, which are cut off
     after max_target_length tokens.
     """
-    decoded_preds, decoded_labels = postprocess_text(summaries, titles, languages)
+    languages = list(rows["language"])
+    decoded_preds, decoded_labels = postprocess_text(summaries, rows["review_title"], languages)
     result = rouge.compute(
         predictions=decoded_preds, references=decoded_labels, languages=languages
     )
@@ -216,6 +217,17 @@ def push_to_hub(args, commit_message, run_as_future=False):
     )
 
 
+def save_log_and_push(args, progress, rows):
+    """Save the log of all epochs beside the best model, print its scores and push both."""
+    scores = progress["best_scores"]
+    with common.new_files(args.output_dir) as folder:
+        common.save_results(folder, args, scores, progress["log_history"], finished=True)
+    common.print_scores(args, scores, rows)
+    if args.push_to_hub:
+        with common.explain_push_errors(args):
+            push_to_hub(args, "Training complete")
+
+
 def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
     # An explicit value overrides the one of `accelerate launch`, which is "no" by default.
@@ -224,8 +236,6 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    titles = list(books["validation"]["review_title"])
-    languages = list(books["validation"]["language"])
 
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args)
@@ -245,19 +255,14 @@ def main():
     )
 
     # 5. The optimizer and the schedule
-    optimizer = AdamW(
-        model.parameters(),
-        lr=args.learning_rate,
-        weight_decay=args.weight_decay,
-        fused=True,  # one pass over the weights instead of one for each operation
-    )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. Then
-    # it takes one step per process at a time, and so it counts the steps of a single process here.
+    # "fused" updates the weights in one pass, instead of one pass for each operation.
+    settings = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+    optimizer = AdamW(model.parameters(), **settings)
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. A
+    # prepared schedule advances by one step per process, so the steps of one process count here.
+    num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
-        "linear",
-        optimizer=optimizer,
-        num_warmup_steps=0,
-        num_training_steps=args.epochs * len(train_dataloader),
+        "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
@@ -304,7 +309,7 @@ def main():
 
         # Evaluation. Each process has all summaries and computes the same scores.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        result = compute_metrics(rouge, summaries, titles, languages)
+        result = compute_metrics(rouge, summaries, books["validation"])
         losses = f"loss {epoch_loss:.3f}, eval_loss {eval_loss:.3f}"
         accelerator.print(f"Epoch {epoch + 1}: {losses}, {result}")
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
@@ -330,16 +335,10 @@ def main():
                     upload = push_to_hub(args, message, run_as_future=True)
         save_checkpoint(accelerator, args.output_dir, progress)
 
-    # 9. The model of the best epoch is saved. Add the log of all epochs, and push the whole.
+    # 9. The model of the best epoch is saved already. Save the log of all epochs, and push the whole
     if accelerator.is_main_process:
         common.wait_for_upload(args, upload)
-        scores = progress["best_scores"]
-        with common.new_files(args.output_dir) as folder:
-            common.save_results(folder, args, scores, progress["log_history"], finished=True)
-        common.print_scores(args, scores, books["validation"])
-        if args.push_to_hub:
-            with common.explain_push_errors(args):
-                push_to_hub(args, "Training complete")
+        save_log_and_push(args, progress, books["validation"])
     accelerator.end_training()  # closes what connects the processes
 
 
