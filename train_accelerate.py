@@ -335,7 +335,7 @@ def main():
                     upload = push_to_hub(args, message, run_as_future=True)
         save_checkpoint(accelerator, args.output_dir, progress)
 
-    # 9. The model of the best epoch is saved already. Save the log of all epochs, and push the whole
+    # 9. The model of the best epoch is saved already
     if accelerator.is_main_process:
         common.wait_for_upload(args, upload)
         save_log_and_push(args, progress, books["validation"])
