@@ -514,7 +514,9 @@ def count_words(text, language):
 
 def sent_tokenize(text, language):
     """Split ``text`` into sentences, as ``nltk.sent_tokenize``, which would download its model."""
-    return punkt.sent_tokenize(text.strip(), LANGUAGES.get(language, "english"))
+    name = LANGUAGES.get(language, "english")
+    # The Spanish model has not learned "Sra." and "Dra.", which are in Punkt's list of prefixes.
+    return punkt.sent_tokenize(text.strip(), name, prefixes=language == "es")
 
 
 class WordTokenizer:

@@ -6,9 +6,9 @@
 mt5-small has 250,112 pieces for 101 languages, and most of its weights are their embeddings and the
 head. Reviews in two languages need about a tenth of them. The new folder is an ordinary checkpoint.
 
-Kept are the pieces of the training split, special tokens, digits, signs and single Latin letters, so
-that other texts can still be written, in more and shorter pieces. The scores of the pieces stay, so
-that the training split is cut into the same pieces as before.
+Kept are the pieces of the training split, special tokens, digits, signs and single Latin letters,
+so that other texts can still be written, in more and shorter pieces. The scores of the pieces stay,
+so that the training split is cut into the same pieces as before.
 """
 
 import argparse
