@@ -416,7 +416,8 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
     name = f"--model {args.model}"
     if missing := sorted(loading_info["missing_keys"]):
         fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+    # Without files, transformers makes a tokenizer of special tokens and the sign for a space.
+    if not set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, "▁"}:
         fail(
             f"{name} holds no tokenizer; copy the files of the one that it was trained with into it"
         )

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import load_from_disk
+from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -39,6 +42,7 @@ for line in sys.stdin:
             os.environ.update(environment)
             for stream, file in enumerate(files):
                 os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), stream)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")
             sys.exit()
@@ -147,6 +151,32 @@ def copy_data(source, folder, **rows):
     shutil.copy(Path(source, "arguments.json"), folder)
     shutil.copytree(Path(source, "tiny-mt5"), Path(folder, "tiny-mt5"))
     return folder
+
+
+def save_full_size_tokenizer(tiny, folder, pieces=250_100):
+    """Save the tokenizer ``tiny``, filled up to mt5-small's size with letters and Chinese words."""
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    specification = read_json(folder / "tokenizer.json")
+    vocabulary, rng = specification["model"]["vocab"], random.Random(0)
+    known = {piece for piece, _ in vocabulary}
+    single = [*map(chr, range(0x21, 0x180)), *"“”’—€"]  # as mT5 has
+    vocabulary += [[character, -14.0] for character in single if character not in known]
+    chinese = [chr(number) for number in range(0x4E00, 0x9FA0)]
+    words = list(dict.fromkeys("▁" + "".join(rng.choices(chinese, k=3)) for _ in range(pieces)))
+    words = words[: pieces - len(vocabulary)]
+    vocabulary += [[word, rng.uniform(-20, -15)] for word in words]
+    (folder / "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
+
+
+def save_mt5(folder, **config):
+    """Save and return an mT5 with random weights and a head of its own; by default mt5-small's."""
+    torch.manual_seed(0)
+    model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05, **config))
+    model.config.tie_word_embeddings = False
+    head = torch.empty_like(model.shared.weight).normal_(std=0.05)
+    model.lm_head.weight = torch.nn.Parameter(head)
+    model.save_pretrained(folder)
+    return model
 
 
 @pytest.fixture(scope="session")

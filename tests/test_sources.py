@@ -1,4 +1,4 @@
-"""The layouts that prepare_data.py reads: folders by language, one file a split, somebody's own table."""
+"""The layouts that prepare_data.py reads: folders by language, a file per split, own tables."""
 
 import csv
 import gzip
@@ -8,7 +8,7 @@ import pytest
 from conftest import run, sample
 from datasets import Dataset, load_from_disk
 
-ROWS = 12  # a language and split
+ROWS = 12  # per language and split
 
 
 def first_books(language, split):
@@ -34,7 +34,7 @@ def folders_of_gzip(folder):
             (folder / language / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
 
 
-def one_csv_a_split(folder):  # as on Kaggle, with a language too many
+def one_csv_per_split(folder):  # as on Kaggle, with a language too many
     for split in ("train", "validation", "test"):
         rows = first_books("en", split) + first_books("es", split)
         write_csv(folder / f"{split}.csv", rows + [{**row, "language": "de"} for row in rows])
@@ -53,47 +53,57 @@ def parquet(folder):
         Dataset.from_list(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
 
 
-@pytest.mark.parametrize("layout", [folders_of_gzip, one_csv_a_split, names_with_language_and_split, parquet])
+LAYOUTS = [folders_of_gzip, one_csv_per_split, names_with_language_and_split, parquet]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_the_corpus(layout, tmp_path):
     (tmp_path / "en_test").mkdir()  # words of the folders above mean nothing
-    source, data = tmp_path / "en_test" / "source", tmp_path / "data"
+    source, data = tmp_path / "en_test/source", tmp_path / "data"
     source.mkdir()
     layout(source)
     run("prepare_data.py", "--dataset", source, "--data", data)
     books = load_from_disk(data)
     for split in ("train", "validation", "test"):
-        expected = [row["review_body"] for language in ("en", "es") for row in first_books(language, split)]
-        assert sorted(books[split]["review_body"]) == sorted(expected)
+        rows = first_books("en", split) + first_books("es", split)
+        for column in ("review_body", "review_title"):
+            assert sorted(books[split][column]) == sorted(row[column] for row in rows)
         assert sorted(books[split]["language"]) == ["en"] * ROWS + ["es"] * ROWS
 
 
 def test_somebodys_own_table(tmp_path):
-    rows = [{"comment": row["review_body"], "headline": row["review_title"], "review_body": "another text"}
-            for row in first_books("en", "train")]  # fmt: skip
+    rows = [
+        {"comment": row["review_body"], "headline": row["review_title"], "review_body": "another"}
+        for row in first_books("en", "train")
+    ]
     write_csv(tmp_path / "elsewhere.csv", rows)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/own.csv").symlink_to(tmp_path / "elsewhere.csv")
-    flags = ["--text-column", "comment", "--title-column", "headline", "--languages", "en", "--categories"]
-    printed = run("prepare_data.py", "--dataset", tmp_path / "folder/own.csv", "--data", tmp_path / "data", *flags,
-                  "--validation-share", 0.25).stdout  # fmt: skip
+    flags = ["--dataset", tmp_path / "folder/own.csv", "--data", tmp_path / "data"]
+    flags += ["--text-column", "comment", "--title-column", "headline", "--languages", "en"]
+    flags += ["--validation-share", 0.25, "--categories"]
+    printed = run("prepare_data.py", *flags).stdout
     books = load_from_disk(tmp_path / "data")
     assert {split: len(rows) for split, rows in books.items()} == {"train": 9, "validation": 3}
     assert "There is no split test" in printed
     both = list(books["train"]["review_body"]) + list(books["validation"]["review_body"])
     assert sorted(both) == sorted(row["comment"] for row in rows)
-    flags = ["--data", tmp_path / "data", "--output-dir", tmp_path / "model", "--max-steps", 2]
-    result = run("train_trainer.py", *flags, check=False)
-    assert "has 9 rows, one step takes 16; lower --batch-size" in result.stderr
-    run("train_trainer.py", *flags, "--batch-size", 4)
-    assert (tmp_path / "model/model.safetensors").exists()
+    for script in ("trainer", "accelerate"):
+        flags = ["--data", tmp_path / "data", "--output-dir", tmp_path / script, "--epochs", 1]
+        run(f"train_{script}.py", *flags)  # with fewer rows than one batch holds
+        assert (tmp_path / script / "model.safetensors").exists()
 
 
 def test_a_missing_split_is_used_where_only_the_others_exist(tmp_path):
     reviews, data = tmp_path / "reviews", tmp_path / "data"
     reviews.mkdir()
     write_csv(reviews / "train.csv", first_books("es", "train"))
-    printed = run("prepare_data.py", "--dataset", reviews, "--data", data, "--languages", "es", "es").stdout
+    flags = ["--dataset", reviews, "--data", data, "--languages", "es", "es"]
+    printed = run("prepare_data.py", *flags).stdout
     assert len(load_from_disk(data)["train"]) == ROWS  # a language named twice is read once
-    assert "There is no split validation; see --validation-share" in printed
-    result = run("train_trainer.py", "--data", data, "--output-dir", tmp_path / "model", check=False)
-    assert result.returncode == 2 and "no split validation" in result.stderr.splitlines()[-1]
+    assert "There is no split validation." in printed and "--validation-share takes one" in printed
+    for script in ("trainer", "accelerate"):
+        flags = ["--data", data, "--output-dir", tmp_path / "model"]
+        result = run(f"train_{script}.py", *flags, check=False)
+        assert result.returncode == 2 and not (tmp_path / "model").exists()
+        assert "no split validation" in result.stderr.splitlines()[-1]
