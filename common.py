@@ -57,7 +57,9 @@ def argument_parser(description, presets):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--preset", choices=list(presets), default="sample", help="see below")
+    parser.add_argument(
+        "--preset", choices=list(presets), default="sample", help="see below (sample)"
+    )
     parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
     return parser
 

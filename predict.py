@@ -160,11 +160,8 @@ def main():
 
     # 1. The reviews
     rows, text_column = read_reviews(args)
-    for name in ("summary", "lead_3"):
-        if name in rows.column_names:
-            common.fail(
-                f"the reviews have a column {name!r}, which would be overwritten; rename it"
-            )
+    if "summary" in rows.column_names:
+        common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
     remedy = "name a column of texts with --text-column"
     with common.explain_errors(f"cannot read --input {args.input}", remedy):
         reviews = [(review or "").strip() for review in rows[text_column]]
