@@ -110,9 +110,10 @@ def main():
     # 1. Load
     try:
         rows = load_from_disk(args.data)["train"]
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        # Code that comes with a checkpoint is not executed.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model, dtype=torch.float32, output_loading_info=True
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]

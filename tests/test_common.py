@@ -90,6 +90,8 @@ HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
     # Each character is a word: 3 of 4 and 3 of 3 are shared, and of the pairs 2 of 3 and 2 of 2.
     ("ja", "面白い本", "面白い", False, 6 / 7, 4 / 5),
     ("zh", "好书", "书好", False, 1, 0),
+    ("th", "ดีมาก", "ดี", False, 2 / 5, 0),  # ดี, ม, า, ก: one of four and one of one
+    ("hi", "हिन्दी", "हिन्दी किताब", False, 2 / 3, 0),  # the marks belong to their letters
 ]
 
 
@@ -188,19 +190,37 @@ def test_count_words(language, text, count):
 
 def test_bootstrap_finds_the_interval_of_a_mean():
     values = pd.DataFrame({"rouge1": np.random.default_rng(1).normal(loc=5, scale=2, size=400)})
-    row = bootstrap(values).loc["rouge1"]
-    assert row.low < row.f1 == values.rouge1.mean() < row.high
-    assert row.high - row.low == pytest.approx(
-        2 * 1.96 * values.rouge1.std() / 20, rel=0.1
-    )  # ± 1.96 deviations / √n
-    assert row.p == pytest.approx(2 / 1001)
+    cell = bootstrap(values)["rouge1"]
+    assert cell["low"] < cell["f1"] == values["rouge1"].mean() < cell["high"]
+    # The interval is the mean ± 1.96 deviations / √n.
+    width = 2 * 1.96 * values["rouge1"].std() / 20
+    assert cell["high"] - cell["low"] == pytest.approx(width, rel=0.1)
+    assert cell["p"] == pytest.approx(2 / 1001)
 
 
-def test_bootstrap_is_seeded_and_sees_no_difference_where_there_is_none():
-    values = pd.DataFrame({"rouge1": [1.0, -1.0] * 50})
-    assert bootstrap(values).p.item() > 0.5
-    assert bootstrap(values).equals(bootstrap(values))
-    assert not bootstrap(values).equals(bootstrap(values, seed=1))
+BOOTSTRAPS = [  # values of the rows, the mean, whether the mean differs from zero
+    ([1.0, -1.0] * 50, 0, False),
+    ([1.0, 1.0, -1.0] * 50, 1 / 3, True),
+    ([-1.0, -1.0, 1.0] * 50, -1 / 3, True),
+    ([2.0] * 50, 2, True),
+    ([0.0] * 50, 0, False),
+]
+
+
+@pytest.mark.parametrize(("values", "mean", "differs"), BOOTSTRAPS)
+def test_bootstrap_sees_a_difference_where_there_is_one(values, mean, differs):
+    cell = bootstrap(pd.DataFrame({"rouge1": values}))["rouge1"]
+    assert cell == bootstrap(pd.DataFrame({"rouge1": values}))["rouge1"]  # it is seeded
+    assert cell["f1"] == pytest.approx(mean)
+    assert (cell["low"] > 0 or cell["high"] < 0) is differs
+    assert cell["p"] < 0.01 if differs else cell["p"] > 0.5
+
+
+def test_bootstrap_draws_whole_rows():
+    values = pd.DataFrame({"rouge1": [1.0, 5, 2, 8], "rouge2": [11.0, 15, 12, 18]})
+    cells = bootstrap(values)
+    for name in ("f1", "low", "high"):
+        assert cells["rouge2"][name] == pytest.approx(cells["rouge1"][name] + 10)
 
 
 COMPARISONS = [  # titles, what lead-3 has, what the model has, the words of the table
@@ -324,10 +344,12 @@ def test_whether_a_cpu_has_bf16(monkeypatch, capability, expected):
 
 PRINTED = [
     ("¡Qué año! 面白い 😀", "¡Qué año! 面白い 😀"),
-    ("two\nlines", "two\nlines"),
+    ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+    ("👩\u200d🚀", "👩\u200d🚀"),  # two emojis joined to one
     ("\x1b[31mred", "\\u001b[31mred"),  # would colour the terminal
     ("\rover", "\\u000dover"),
     ("\u202eback", "\\u202eback"),  # would turn the direction of writing
+    ("half \ud83d", "half \\ud83d"),  # half of an emoji, which cannot be written
 ]
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
 
 import common
@@ -16,14 +17,19 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_title_lengths_has_one_bar_per_word(drawn):
-    words = pd.DataFrame({
-        "language": ["en"] * 6 + ["es"] * 2,
-        "review": [10, 10, 11, 12, 12, 12, 7, 8],
-        "title": [1, 2, 3, 3, 5, 5, 2, 4],
-    })  # fmt: skip
-    prepare_data.draw_lengths(words, "title_lengths.png")
-    (figure,) = drawn
+def texts(words):
+    return ["word " * number for number in words]
+
+
+def test_title_lengths_has_one_bar_per_word():
+    english = {
+        "review_body": texts([10, 10, 11, 12, 12, 12]),
+        "review_title": texts([1, 2, 3, 3, 5, 5]),
+        "language": ["en"] * 6,
+    }
+    other = {"review_body": texts([7, 8]), "review_title": texts([2, 4]), "language": ["es"] * 2}
+    splits = {"train": Dataset.from_dict(english), "test": Dataset.from_dict(other)}
+    figure = prepare_data.draw_lengths(DatasetDict(splits))
     titles = {axis.get_title(): axis for axis in figure.axes}
     assert list(titles) == [
         "Words in a review, en",
@@ -31,17 +37,16 @@ def test_title_lengths_has_one_bar_per_word(drawn):
         "Words in a review, es",
         "Words in a title, es",
     ]
-    kept, dropped = titles["Words in a title, en"].containers
-    assert [bar.get_height() for bar in kept] == [0, 0, 2, 0, 2]  # titles of 1 to 5 words
-    assert [bar.get_height() for bar in dropped] == [1, 1, 0, 0, 0]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["kept", "dropped: title of fewer than three words"]
-    assert [bar.get_x() for bar in kept] == [1, 2, 3, 4, 5]
-    assert {bar.get_width() for bar in kept} == {1}
+    assert labels == ["kept", "dropped: a title of one or two words"]
+    kept, dropped = titles["Words in a title, en"].containers
+    assert [bar.get_height() for bar in kept] == [0, 0, 0, 2, 0, 2]  # titles of 0 to 5 words
+    assert [bar.get_height() for bar in dropped] == [0, 1, 1, 0, 0, 0]
+    assert [bar.get_x() for bar in kept] == [0, 1, 2, 3, 4, 5]
     kept, dropped = titles["Words in a review, en"].containers
     # The reviews with titles of 3, 3, 5 and 5 words have 11, 12, 12 and 12 words themselves.
-    assert [bar.get_height() for bar in kept] == [0] * 10 + [1, 3]
-    assert [bar.get_height() for bar in dropped] == [0] * 9 + [2, 0, 0]
+    assert [bar.get_height() for bar in kept] == [0] * 11 + [1, 3]
+    assert [bar.get_height() for bar in dropped] == [0] * 10 + [2, 0, 0]
 
 
 def test_training_shows_losses_and_rouge_by_epoch_beside_lead_3(drawn):
