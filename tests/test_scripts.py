@@ -328,8 +328,11 @@ def test_predict_reads_a_file_and_keeps_its_order(trained, titles, tmp_path, suf
     column = "text" if suffix == "txt" else "review_body"
     assert [row[column] for row in rows] == TEXTS * 9
     assert [row["summary"] for row in rows] == [titles[text] for text in TEXTS * 9]
-    if suffix != "txt":
-        assert [row["stars"] for row in rows] == list(range(36))
+    stars = [row.get("stars") for row in rows]
+    if suffix == "csv":  # has texts only
+        assert stars == [str(number) for number in range(36)]
+    elif suffix != "txt":
+        assert stars == list(range(36))
 
 
 def test_a_blank_line_gets_an_empty_summary(trained, titles, tmp_path):
