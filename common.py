@@ -65,7 +65,9 @@ def argument_parser(description, presets):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a shortened flag may mean another one in a later version
     )
-    parser.add_argument("--preset", choices=list(presets), default="sample", help="see below")
+    parser.add_argument(
+        "--preset", choices=list(presets), default="sample", help="see below (sample)"
+    )
     parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
     return parser
 
