@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -210,7 +210,10 @@ def command_line():
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # On a full disk safetensors has its own error, and torch.save that of its C++ writer.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
 
 
@@ -278,7 +281,9 @@ def find_checkpoints(output_dir):
     for path in Path(output_dir).glob("checkpoint-*/*.json"):
         number = path.parent.name.removeprefix("checkpoint-")
         if path.name in ("trainer_state.json", "progress.json") and number.isdigit():
-            found[int(number)] = path.parent
+            with suppress(ValueError):  # the run was killed while it wrote the file
+                read_json(path)
+                found[int(number)] = path.parent
     return [found[number] for number in sorted(found)]
 
 
@@ -330,7 +335,7 @@ def start_run(args):
 def run_arguments(args):
     """Return the flags of a training and, beside them, its script and its number of processes."""
     processes = process_state().num_processes
-    return {**vars(args), "script": Path(sys.argv[0]).name, "processes": processes}
+    return {"script": Path(sys.argv[0]).name, "processes": processes, **vars(args)}
 
 
 # ---- Data ----------------------------------------------------------------------------------------
