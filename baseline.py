@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import common
 
-# What each --preset sets. A flag on the command line goes before the preset.
+# What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
     "sample": {"output_dir": "results/sample-baseline"},
     "amazon": {"output_dir": "results/amazon-baseline"},
@@ -67,7 +67,8 @@ def evaluate_baseline(dataset, metric):
 
 def main():
     args = parse_args()
-    common.check_folder(args.output_dir)  # ends the run if it holds what we did not write
+    # End the run if the folder holds what this program did not write.
+    common.check_folder(args.output_dir, args.data)
     dataset = common.load_prepared(args, [args.split])[args.split]
 
     # 1. ROUGE by hand: what a summary and its reference have in common

@@ -1,10 +1,13 @@
-"""What the scripts share: flags and errors, files, data, checkpoints, ROUGE, results.
+"""What the scripts share: flags, errors, files, data, checkpoints, ROUGE and results.
 
-The lesson itself stands in the scripts. They call these functions as ``common.name``.
+The lesson itself stands in the scripts, which call these functions as ``common.name``. A training
+script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``, ``start_run``,
+``score_beside_lead_3`` and ``save_results``: read these first.
 """
 
 import argparse
-import glob
+import csv
+import gzip
 import json
 import logging
 import os
@@ -27,14 +30,17 @@ import huggingface_hub
 import numpy as np
 import pandas as pd
 import punkt
+import regex
 import torch
 import transformers
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets.exceptions import DatasetsError
+from httpx2 import HTTPError
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from nltk.stem import SnowballStemmer
+from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 
@@ -53,9 +59,9 @@ def argument_parser(description, presets):
     parser = argparse.ArgumentParser(
         description=description,
         epilog="\n".join(lines),
-        usage="%(prog)s [flags]; --help lists them",
+        usage="%(prog)s [flags]; --help lists them",  # else each error would list them all
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        allow_abbrev=False,  # a shortened flag may mean another one in a later version
     )
     parser.add_argument("--preset", choices=list(presets), default="sample", help="see below")
     parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
@@ -65,7 +71,7 @@ def argument_parser(description, presets):
 def add_generation_arguments(parser):
     """Add the flags of the scripts in which a model writes titles."""
     add = parser.add_argument
-    add("--model", help="checkpoint: a folder or Hub id")
+    add("--model", help="checkpoint: a folder, a Hub id, or tiny, which prepare_data.py makes")
     add("--max-input-length", type=int, default=512, help="tokens of a review (512)")
     add("--max-target-length", type=int, default=30, help="tokens of a title (30)")
     add("--num-beams", type=int, help="beams of the search (as the checkpoint says)")
@@ -103,15 +109,24 @@ def training_parser(description, presets):
 
 
 def parse_args(parser, presets):
-    """Return the parsed flags, with the defaults of --preset for those that are not given."""
-    preset = parser.parse_args().preset
+    """Return the flags, with the defaults of --preset for those that are not given.
+
+    Bad values end the run, as do settings of a launcher that the scripts do not support. The model
+    "tiny" becomes the folder that prepare_data.py saves it in, and bf16 becomes True or False.
+    """
+    preset = parser.parse_args().preset  # once to know the preset, and again with its defaults
     parser.set_defaults(data=f"data/prepared/{preset}", **presets[preset])
     args = parser.parse_args()
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
         if value == "":
             parser.error(f"{flag} must not be empty")
-        if type(value) is int and value < 1 and name != "seed":
+        if isinstance(value, str) and "::" in value:  # would chain file systems
+            parser.error(f"{flag} must not have '::' in it")
+        if name == "seed":
+            if not 0 <= value < 2**32:
+                parser.error(f"{flag} {value} is not from 0 to {2**32 - 1}")
+        elif type(value) is int and value < 1:
             parser.error(f"{flag} {value} is less than 1")
         if type(value) is float and not 0 <= value < float("inf"):
             parser.error(f"{flag} {value} is not a number from 0 up")
@@ -142,7 +157,10 @@ def device_has_bf16():
 
 
 def process_state():
-    """Return Accelerate's ``PartialState``, which knows the processes that a launcher started."""
+    """Return Accelerate's ``PartialState``, which knows the processes that a launcher started.
+
+    Like ``Accelerator`` it is told of the CPU, as it does not look at ACCELERATE_USE_CPU itself.
+    """
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
@@ -150,39 +168,47 @@ def process_state():
 
 
 def printable(text):
-    """Return ``text`` with control characters escaped: a review must not steer the terminal."""
-    shown = []
-    for character in text:
-        if character != "\n" and unicodedata.category(character).startswith("C"):
-            character = f"\\u{ord(character):04x}"
-        shown.append(character)
-    return "".join(shown)
+    """Return ``text`` without what would steer a terminal: a review must not, so it is escaped."""
+    # Control characters, lone surrogates, and marks that turn the direction of writing
+    pattern = r"[\p{Cc}\p{Cs}\u202a-\u202e\u2066-\u2069--[\n\t]]"
+    return regex.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text, flags=regex.V1)
 
 
 def fail(message):
     """End the process with one line on standard error and exit code 2."""
     message = " ".join(str(message).split())
-    message = re.sub(r"//[^/@\s]*@", "//", message)  # no password of an address
+    message = re.sub(r"//[^/@\s]*@", "//", message)  # hide user:password@ in an address
     rank = os.environ.get("RANK")  # of this process, if a launcher started several
     process = f" on process {rank}" if rank else ""
     print(printable(f"{Path(sys.argv[0]).name}: error{process}: {message}"), file=sys.stderr)
     sys.exit(2)
 
 
-# Errors of a file, the network or a value. Others are bugs and keep their traceback.
-EXPLAINED = (OSError, ValueError, KeyError, RuntimeError)
-EXPLAINED += (DatasetsError, SafetensorError, UnpicklingError)
+# What a bad file, download or value raises in the libraries.
+EXPLAINED = (
+    OSError, ValueError, KeyError, RuntimeError, EOFError,
+    csv.Error, DatasetsError, HTTPError, SafetensorError, UnpicklingError,
+)  # fmt: skip
+
+
+def first_line(error):
+    """Return the first line of what an error says, or its type if it says nothing."""
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
 @contextmanager
 def explain_errors(what, remedy):
-    """Turn an error of the block into one line: what failed, the reason, the remedy."""
+    """Turn an error of the block into one line: what failed, the reason, the remedy.
+
+    Such blocks only load or upload something, so that few bugs of ours hide in them.
+    """
     try:
         yield
     except EXPLAINED as error:
+        # Libraries wrap the error that names the file: go back to it, or to the first cause.
         while error.__cause__ and not isinstance(error, OSError):
-            error = error.__cause__  # says what is wrong with a file
-        reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+            error = error.__cause__
+        reason = first_line(error)
         response = getattr(error, "response", None)  # of the Hub
         if response is not None and (response.status_code == 429 or response.status_code >= 500):
             remedy = "the Hub is busy, try again later"
@@ -191,9 +217,10 @@ def explain_errors(what, remedy):
 
 @contextmanager
 def command_line():
-    """Run the ``main()`` of a script without the libraries' hints, and end it in one line.
+    """Run the ``main()`` of a script without the hints of libraries.
 
-    Ctrl-C, a full disk or a closed pipe are no bugs. All other errors keep their traceback.
+    Ctrl-C, a closed pipe and an error of the file system, such as a full disk, end in one line. All
+    other errors keep their traceback.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading weights
@@ -208,25 +235,27 @@ def command_line():
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:  # `| head` has read enough; Python's own flush must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, SafetensorError, RuntimeError) as error:
-        # On a full disk safetensors has its own error, and torch.save that of its C++ writer.
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+        # On a full disk safetensors and torch raise errors of their own.
+        if not isinstance(error, OSError) and not re.search("os error|write failed", str(error)):
             raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
 
 
 # ---- Files ---------------------------------------------------------------------------------------
 
-# Each folder that this program wrote has this file. Others are neither written to nor replaced.
+# Each folder that the scripts wrote has this file. No other folder is written to.
 MARK = "arguments.json"
-# Without one of these files nothing is loaded from a folder.
-KEYS = ("config.json", "dataset_dict.json")
+# Without the first two nothing is loaded from a folder. Without the third no run has finished.
+MOVED_LAST = ("config.json", "dataset_dict.json", "results.json")
+TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    with explain_errors(f"cannot read {path}", "delete it, or its folder, and make it again"):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_json(path, content):
@@ -235,36 +264,45 @@ def write_json(path, content):
 
 
 def check_folder(folder, *sources):
-    """End the run unless ``folder`` is absent, empty or ours, and apart from what is read."""
+    """End the run unless ``folder`` is absent, empty or ours, and apart from the ``sources``.
+
+    What a killed run has left unfinished in it is removed.
+    """
     target = Path(folder).resolve()
     for source in sources:
         path = Path(source).resolve()
         if path.exists() and (target.is_relative_to(path) or path.is_relative_to(target)):
-            fail(f"{folder} would overwrite {source}, which is read; name another folder")
+            fail(f"{folder} and {source}, which is read, lie in one another; name another folder")
     if target.exists() and not target.is_dir():
         fail(f"{folder} is a file; name a folder")
-    if target.exists() and any(target.iterdir()) and not (target / MARK).is_file():
+    unfinished = list(target.glob(f"{TEMPORARY}*"))
+    others = target.exists() and len(list(target.iterdir())) > len(unfinished)
+    if others and not ((target / MARK).is_file() and "preset" in read_json(target / MARK)):
         fail(f"{folder} was not written by this program; name another folder")
+    for path in unfinished:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def new_files(folder):
     """Yield an empty folder whose files replace those in ``folder`` when the block has ended well.
 
-    Other files in ``folder`` stay. The file without which nothing loads is removed first and comes
+    Other files in ``folder`` stay. The files without which nothing loads are removed first and come
     back last, so that a folder is not taken for whole when the process is killed in between.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
-        new = sorted(Path(temporary).iterdir(), key=lambda path: path.name in KEYS)
+        # False comes before True: the mark is moved first, and what is loaded last.
+        new = list(Path(temporary).iterdir())
+        new.sort(key=lambda path: (path.name in MOVED_LAST, path.name != MARK))
         for path in new:
             target = folder / path.name
             if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
-                fail(f"{target} is in the way: it is a link, a folder or a device; move it")
+                fail(f"{target} is in the way; move it, or name another folder")
         for path in new:
-            if path.name in KEYS:
+            if path.name in MOVED_LAST:
                 (folder / path.name).unlink(missing_ok=True)
         for path in new:
             if path.is_dir() and (folder / path.name).exists():
@@ -281,44 +319,54 @@ def find_checkpoints(output_dir):
     for path in Path(output_dir).glob("checkpoint-*/*.json"):
         number = path.parent.name.removeprefix("checkpoint-")
         if path.name in ("trainer_state.json", "progress.json") and number.isdigit():
-            with suppress(ValueError):  # the run was killed while it wrote the file
-                read_json(path)
+            with suppress(ValueError):  # raised if the run was killed while it wrote this file
+                json.loads(path.read_text(encoding="utf-8"))
                 found[int(number)] = path.parent
     return [found[number] for number in sorted(found)]
 
 
-def start_run(args):
-    """Make --output-dir and the Hub repository ours; return the checkpoint to go on from, or None.
-
-    A finished run is replaced by a new one, and --resume only prints its scores. A run that has not
-    ended must be resumed with the same flags, or its folder deleted.
-    """
+def check_processes():
+    """Print how many processes train; end the run if the launcher started others beside them."""
     state = process_state()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         fail(f"the launcher started {started} processes that do not know of each other; see README")
+    # `accelerate launch` sets these two, and gives even a single process one core.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        # `accelerate launch` gives each process one core, even if there is only one process.
         torch.set_num_threads(max(1, os.cpu_count() // started))
+    name = "process" if started == 1 else "processes"
+    state.print(f"{started} {name} on {state.device.type}")
 
+
+def start_run(args):
+    """Prepare --output-dir for a training; return the checkpoint to go on from, or None.
+
+    With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
+    flags, and a finished run only prints its scores. Without --resume a finished run is replaced:
+    its checkpoints are removed now, and its model when the new one is saved. A run that has not
+    ended is not replaced.
+    """
+    check_processes()
     check_folder(args.output_dir, args.model, args.data)
+    state = process_state()
     mark = Path(args.output_dir, MARK)
     earlier = read_json(mark) if mark.exists() else {}
+    results = Path(args.output_dir, "results.json")
+    finished = earlier.get("finished") and results.exists()
     checkpoints = find_checkpoints(args.output_dir)
-    state.wait_for_everyone()  # until each process has looked
-    if args.resume and earlier.get("finished"):
-        scores = read_json(Path(args.output_dir, "results.json"))["scores"]
+    state.wait_for_everyone()  # until each process has looked, before the first one changes files
+    if args.resume and finished:
         state.print(f"{args.output_dir} holds a finished run")
-        state.print(format_scores(scores, "validation"))
+        state.print(format_scores(read_json(results)["scores"], "validation"))
         sys.exit(0)
     if args.resume and checkpoints:
         for name, value in run_arguments(args).items():
             may_change = name in ("output_dir", "resume", "push_to_hub", "report_to")
-            if earlier[name] != value and not may_change:
-                fail(f"--resume: the run was started with {name} {earlier[name]}, not {value}")
+            if earlier.get(name) != value and not may_change:
+                fail(f"--resume: the run was started with {name} {earlier.get(name)}, not {value}")
         state.print(f"Going on from {checkpoints[-1]}")
         return checkpoints[-1]
-    if checkpoints and not earlier["finished"]:
+    if checkpoints and not finished:
         fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
 
     if state.is_main_process:
@@ -340,34 +388,195 @@ def run_arguments(args):
 
 # ---- Data ----------------------------------------------------------------------------------------
 
-# load_dataset() keeps what it has read; in a folder that stays, it would give back older content.
-CACHE = tempfile.TemporaryDirectory()
+CACHE = tempfile.TemporaryDirectory()  # of what is read; a cache that stays could be out of date
+# The words that say in a file's name which split it holds.
+SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
+}
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
 
 
-def dataset_source(path, flag, language=""):
-    """Return the arguments with which ``load_dataset`` reads a file, a folder or a Hub data set.
+def data_suffix(path):
+    """Return the suffix of a data file in small letters, without a .gz behind it."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
-    If the folder has a folder for the ``language``, that one is read.
+
+def find_files(path):
+    """Return {split: its data files} of a file or folder, and print them.
+
+    A split is a whole word of the file's name or of its folder's, in small or capital letters. If
+    no name has one, all files are train.
     """
-    if Path(path).is_file():
-        file = Path(path).absolute()
-        files = glob.escape(str(file))
-        return {"path": str(file.parent), "data_files": files, "cache_dir": CACHE.name}
-    exists, folder = os.path.isdir, path
-    if not exists(path) and re.fullmatch(r"[\w.-]+/[\w-]+", path):
-        check_hub(f"without a network give {flag} a file or folder instead of {path}")
-        exists, folder = huggingface_hub.HfFileSystem().isdir, f"datasets/{path}"
-    if not exists(folder):
-        fail(f"{flag} {path} does not exist; name a file, a folder or a Hub data set (user/name)")
-    data_dir = language if language and exists(f"{folder}/{language}") else None
-    return {"path": path, "data_dir": data_dir, "cache_dir": CACHE.name}
+    if not path.is_dir():
+        return {"train": [path]}
+    everything = sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in everything if data_suffix(file) in SUFFIXES]
+    found, without = {}, []
+    for file in files:
+        words = set(re.findall(r"[a-z]+", str(file.relative_to(path)).lower()))
+        splits = [split for split, names in SPLIT_WORDS.items() if words & names]
+        if len(splits) > 1:
+            fail(f"{file} names the splits {' and '.join(splits)}; rename it")
+        if splits:
+            found.setdefault(splits[0], []).append(file)
+        else:
+            without.append(file)
+    if found and without:
+        named = next(iter(found.values()))[0].name  # such as taste-test-reviews.csv
+        fail(f"{named} names a split, but {without[0]} does not; rename or move one of them")
+    if not files:
+        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
+    ignored = [file.name for file in everything if file not in files]
+    if ignored:
+        print(f"Ignored in {path}: {', '.join(ignored)}")
+    return found or {"train": without}
+
+
+def to_texts(row, text_column, title_column):
+    """Return the texts of a row under the chapter's names; None where there is no value.
+
+    Spaces around a text are removed, and a language such as zh-CN becomes zh.
+    """
+    columns = {"review_body": text_column, "review_title": title_column}
+    columns |= {"language": "language", "product_category": "product_category"}
+    texts = {}
+    for name, column in columns.items():
+        value = row.get(column)
+        if isinstance(value, (list, dict, bytes)):
+            fail(f"the column {column!r} holds a {type(value).__name__} where a text should be")
+        texts[name] = None if value is None else str(value).strip()
+    if texts["language"]:
+        texts["language"] = re.split("[-_]", texts["language"].lower())[0]
+    return texts
+
+
+def read_texts(paths, text_column, title_column):
+    """Yield ``to_texts`` of each row of the files."""
+    for path in paths:
+        for row in read_rows(path):
+            yield to_texts(row, text_column, title_column)
+
+
+def choose_texts(loaded, text_column, title_column):
+    """Return a ``DatasetDict`` that a library has loaded with ``to_texts`` of each row."""
+    options = {"text_column": text_column, "title_column": title_column}
+    chosen = datasets.DatasetDict()
+    for split, rows in loaded.items():
+        chosen[split] = rows.map(to_texts, fn_kwargs=options, remove_columns=rows.column_names)
+    return chosen
+
+
+@cache
+def load_files(path, text_column, title_column):
+    """Return the ``DatasetDict`` of a file or folder, with texts under the chapter's names.
+
+    A folder may also be what ``DatasetDict.save_to_disk`` wrote.
+    """
+    if (path / "dataset_dict.json").exists():
+        with explain_errors(f"cannot read {path}", "save it again with save_to_disk"):
+            return choose_texts(datasets.load_from_disk(path), text_column, title_column)
+    names = ("review_body", "review_title", "language", "product_category")
+    features = datasets.Features({name: datasets.Value("string") for name in names})
+    loaded = datasets.DatasetDict()
+    for split, files in find_files(path).items():
+        shown = ", ".join(file.name for file in files)
+        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
+        with explain_errors(f"cannot read {shown} of {path}", remedy):
+            first = next(read_rows(files[0]), {})
+            if text_column not in first:
+                fail(f"{files[0]} has the columns {', '.join(first)}; see --text-column")
+            options = {"paths": files, "text_column": text_column, "title_column": title_column}
+            loaded[split] = datasets.Dataset.from_generator(
+                read_texts, features=features, cache_dir=CACHE.name, gen_kwargs=options
+            )
+        print(f"{split}: {len(loaded[split]):,} rows of {shown}")
+    return loaded
+
+
+def has_folder(dataset, name):
+    """Return whether a data set, on the disk or on the Hub, has a folder of this name."""
+    if Path(dataset).exists():
+        return Path(dataset, name).is_dir()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+        fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
+    with explain_dataset_errors(dataset):
+        return huggingface_hub.HfFileSystem().isdir(f"datasets/{dataset}/{name}")
+
+
+@contextmanager
+def explain_dataset_errors(dataset):
+    """Turn errors about a data set of the Hub into one line."""
+    check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
+    with explain_errors(f"cannot load --dataset {dataset}", "name a data set or a file"):
+        yield
+
+
+def read_rows(path):
+    """Yield each row of a data file as {column: value}. Values are as they stand in the file.
+
+    Nothing is guessed: the values of CSV are texts, those of JSON and Parquet have their own types.
+    """
+    path = Path(path)
+    suffix = data_suffix(path)
+    if suffix == ".parquet":
+        for batch in ParquetFile(path).iter_batches(1000):
+            yield from batch.to_pylist()
+        return
+    open_file = gzip.open if path.name.lower().endswith(".gz") else open
+    with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
+        if suffix in (".csv", ".tsv"):
+            yield from read_csv_rows(path, file, "\t" if suffix == ".tsv" else ",")
+        elif suffix == ".txt":
+            for line in file:
+                yield {"text": line.rstrip("\r\n")}
+        elif suffix == ".json" and file.read(1) == "[":
+            file.seek(0)
+            yield from json.load(file)
+        else:
+            file.seek(0)
+            for number, line in enumerate(file, 1):
+                try:
+                    if line.strip():
+                        yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    fail(f"{path}, line {number} is not JSON: {error}")
+
+
+def read_csv_rows(path, file, delimiter):
+    """Yield the rows of an open CSV or TSV file; each must have a value for each column."""
+    csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is less than some reviews
+    # In a TSV a quotation mark has no meaning, as in: a lamp of 5" and one of 7".
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+    header = next(rows, [])
+    for name in header:
+        if name and header.count(name) > 1:
+            fail(f"{path} has two columns {name!r}; rename one of them")
+    for row in rows:
+        values, extra = row[: len(header)], row[len(header) :]
+        if row and (len(values) < len(header) or any(extra)):
+            fail(f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns")
+        if row:
+            yield dict(zip(header, values, strict=True))
+
+
+def language_code(language):
+    """Return the two or three letters of a language code, such as zh of zh-CN."""
+    code = re.split("[-_]", language.lower())[0]
+    if not re.fullmatch("[a-z]{2,3}", code):
+        codes = {name: code for code, name in LANGUAGES.items()}
+        remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
+        fail(f"{language} is not the code of a language; {remedy}")
+    return code
 
 
 def load_prepared(args, splits):
     """Return the ``DatasetDict`` in --data, which must have the ``splits``.
 
     If the folder of the preset is missing, prepare_data.py makes it first. On several processes the
-    first one does so while the others wait.
+    first one does so while the others wait. --max-train-samples cuts the training split.
     """
     with process_state().main_process_first():
         own = args.data == f"data/prepared/{args.preset}"
@@ -381,6 +590,8 @@ def load_prepared(args, splits):
                 sys.exit(code)
     if not Path(args.data, "dataset_dict.json").exists():
         fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
+    if not Path(args.data, MARK).exists():
+        fail(f"{args.data} is no work of prepare_data.py; read it with its --dataset {args.data}")
     with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
         books = datasets.load_from_disk(args.data)
     for split in splits:
@@ -391,13 +602,13 @@ def load_prepared(args, splits):
     return books
 
 
-# ---- Checkpoints ---------------------------------------------------------------------------------
+# ---- The checkpoint --model ----------------------------------------------------------------------
 
 
 def check_hub(remedy):
     """End the run at once if the Hub cannot be reached; its client would try for half a minute."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return  # it fails at once by itself
+        return  # the client fails at once by itself
     endpoint = huggingface_hub.constants.ENDPOINT
     with explain_errors(f"cannot reach {endpoint}", remedy):
         huggingface_hub.utils.get_session().head(endpoint, timeout=5)
@@ -406,12 +617,11 @@ def check_hub(remedy):
 @contextmanager
 def explain_checkpoint_errors(model):
     """Turn errors about the checkpoint --model into one line."""
-    with explain_errors(
-        f"cannot load --model {model}", "name the folder or Hub id of a checkpoint"
-    ):
+    remedy = "name the folder or Hub id of a checkpoint"
+    with explain_errors(f"cannot load --model {model}", remedy):
         if not Path(model).is_dir():
             cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
-            if not isinstance(cached, str):
+            if not isinstance(cached, str):  # a path; else None or a note that the file is missing
                 check_hub(f"without a network give --model a folder instead of {model}")
         yield
 
@@ -421,10 +631,9 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
     name = f"--model {args.model}"
     if missing := sorted(loading_info["missing_keys"]):
         fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        fail(
-            f"{name} holds no tokenizer; copy the files of the one that it was trained with into it"
-        )
+    # Where the files of a tokenizer are missing, AutoTokenizer makes one of special tokens only.
+    if set(tokenizer.get_vocab()) <= {"▁", *tokenizer.all_special_tokens}:
+        fail(f"{name} holds no tokenizer; copy the files of the one that it was trained with to it")
 
     # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
     # are tied. Whatever ties them again, as resizing does, would overwrite the head.
@@ -444,7 +653,7 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
     adapt_other_families(args, tokenizer, model)
 
 
-# ---- Checkpoints of other families than mT5 ------------------------------------------------------
+# ---- Other families of models than mT5 -----------------------------------------------------------
 
 
 def adapt_other_families(args, tokenizer, model):
@@ -453,7 +662,8 @@ def adapt_other_families(args, tokenizer, model):
     if positions and args.max_input_length > positions:
         fail(f"{args.model} has {positions} positions; give --max-input-length {positions}")
     for module in model.modules():
-        if "Sinusoidal" in type(module).__name__:  # PEGASUS: constants that do not learn
+        # PEGASUS computes its positions. They do not learn, and DDP would wait for their gradients.
+        if "Sinusoidal" in type(module).__name__:
             module.requires_grad_(False)
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
@@ -495,10 +705,11 @@ def set_language_codes(model_inputs, languages, tokenizer):
     return model_inputs
 
 
-# ---- ROUGE ---------------------------------------------------------------------------------------
+# ---- Words, sentences and ROUGE ------------------------------------------------------------------
 
+RESAMPLES = 1000  # of the bootstrap
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-# The languages whose sentences and stems are known, by the names that Punkt and Snowball use.
+# The languages whose sentences Punkt knows and, but for the last two, whose stems Snowball knows.
 LANGUAGES = {
     "en": "english",
     "es": "spanish",
@@ -509,17 +720,27 @@ LANGUAGES = {
     "ja": "japanese",
     "zh": "chinese",
 }
-NO_SPACES = ("ja", "zh")  # each character counts as a word
+NO_SPACES = ("ja", "zh", "th", "lo", "km", "my")  # each character counts as a word
+# A word is a run of letters and digits. The marks on a letter, as in Hindi, belong to it.
+WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*")
+CHARACTER = regex.compile(r"[\p{L}\p{N}]\p{M}*")
 
 
 def count_words(text, language):
-    """Return the number of words in ``text``; in Japanese and Chinese, of characters."""
-    return len(re.findall(r"\S" if language in NO_SPACES else r"\S+", text))
+    """Return the number of words in ``text``; in languages without spaces, of characters."""
+    if language in NO_SPACES:
+        return len(regex.findall(r"[^\s\p{M}]", text))
+    return len(text.split())
 
 
 def sent_tokenize(text, language):
-    """Split ``text`` into sentences, as ``nltk.sent_tokenize``, which would download its model."""
-    return punkt.sent_tokenize(text.strip(), LANGUAGES.get(language, "english"))
+    """Split ``text`` into sentences; in a language that Punkt does not know, as in English.
+
+    The package punkt has the models that ``nltk.sent_tokenize`` would download.
+    """
+    name = LANGUAGES.get(language, "english")
+    # The Spanish model has not learned "Sra." and "Dra.", which Punkt has in a list of prefixes.
+    return punkt.sent_tokenize(text.strip(), name, prefixes=language == "es")
 
 
 class WordTokenizer:
@@ -529,7 +750,7 @@ class WordTokenizer:
     """
 
     def __init__(self, language, use_stemmer):
-        self.word = re.compile(r"[^\W_]" if language in NO_SPACES else r"[^\W_]+")
+        self.word = CHARACTER if language in NO_SPACES else WORD
         self.stem = str  # leaves a word as it is
         name = "porter" if language == "en" else LANGUAGES.get(language)
         if use_stemmer and name in SnowballStemmer.languages:
@@ -544,12 +765,12 @@ class Rouge(evaluate.Metric):
     """ROUGE (Lin 2004, aclanthology.org/W04-1013), as ``evaluate.load("rouge")``.
 
     It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
-    ``rouge`` is the value of --rouge. ``compute()`` also takes ``languages``, one code per row. It
+    ``scoring`` is the value of --rouge. ``compute()`` also takes ``languages``, a code per row. It
     returns mean F1 scores in [0, 1] or, with ``use_aggregator=False``, lists of those of each row.
     """
 
-    def __init__(self, rouge="language"):
-        super().__init__(config_name=rouge, keep_in_memory=True)
+    def __init__(self, scoring="language"):
+        super().__init__(config_name=scoring, keep_in_memory=True)
 
     def _info(self):
         strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
@@ -578,51 +799,56 @@ class Rouge(evaluate.Metric):
         return {name: float(np.mean(f1)) for name, f1 in scores.items()}
 
 
-def score_rows(rouge, summaries, rows):
+def score_rows(metric, summaries, rows):
     """Return a ``DataFrame`` with the F1 scores × 100 of each row in the columns ROUGE_TYPES."""
     languages = list(rows["language"])
-    texts = {"predictions": summaries, "references": rows["review_title"]}
-    for name, column in texts.items():  # ROUGE-Lsum expects one sentence per line
-        texts[name] = ["\n".join(text) for text in map(sent_tokenize, column, languages)]
-    return 100 * pd.DataFrame(rouge.compute(**texts, languages=languages, use_aggregator=False))
+    # ROUGE-Lsum expects one sentence per line.
+    predictions = ["\n".join(text) for text in map(sent_tokenize, summaries, languages)]
+    references = ["\n".join(text) for text in map(sent_tokenize, rows["review_title"], languages)]
+    f1 = metric.compute(
+        predictions=predictions, references=references, languages=languages, use_aggregator=False
+    )
+    return 100 * pd.DataFrame(f1)
 
 
-def bootstrap(values, resamples=1000, seed=42):
-    """Return a ``DataFrame`` with f1, low, high, p: the mean of each column, its interval, its p.
+def bootstrap(values):
+    """Return {column: {"f1", "low", "high", "p"}} of a ``DataFrame`` with one row per review.
 
-    The rows are drawn again, with replacement, ``resamples`` times. The interval holds 95% of the
-    means. p is two-sided, for a mean of zero. Efron and Tibshirani 1993, chapters 13 and 16.
+    f1 is the mean. The rows are drawn again, with replacement, RESAMPLES times; the means of 95% of
+    the draws lie from low to high. p is two-sided, for a mean of zero: twice the share of draws
+    on its other side. Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
-    rng = np.random.default_rng(seed)
-    draws = [values.sample(frac=1, replace=True, random_state=rng).mean() for _ in range(resamples)]
-    means = pd.DataFrame(draws)
+    rng = np.random.default_rng(seed=42)
+    rows = values.to_numpy()
+    draws = [rows[rng.integers(len(rows), size=len(rows))].mean(axis=0) for _ in range(RESAMPLES)]
+    means = pd.DataFrame(draws, columns=values.columns)
     tail = np.minimum((means <= 0).sum(), (means >= 0).sum())
-    p = np.minimum(1, 2 * (tail + 1) / (resamples + 1))
+    p = np.minimum(1, 2 * (tail + 1) / (RESAMPLES + 1))
     low, high = means.quantile(0.025), means.quantile(0.975)
-    return pd.DataFrame({"f1": values.mean(), "low": low, "high": high, "p": p})
+    table = pd.DataFrame({"f1": values.mean(), "low": low, "high": high, "p": p})
+    return table.to_dict("index")
 
 
-def score_beside_lead_3(rouge, rows, summaries=None):
-    """Score lead-3 and, beside it, a model's ``summaries`` of the ``rows``, by language and in all.
+def score_beside_lead_3(metric, rows, summaries=None):
+    """Score a model's ``summaries`` of the ``rows`` beside lead-3, by language and for all rows.
 
-    Returns {language: {"rows": n, system: {rouge: {"f1", "low", "high"}}}} with the systems
-    "model", "lead-3" and "difference". The difference is paired, row by row, and has its "p" too.
+    Returns {language: {"rows": n, system: {rouge_type: {"f1", "low", "high", "p"}}}}. The systems
+    are "lead-3" and, with summaries, "model" and "difference", which is paired row by row.
     """
-    first_sentences = map(sent_tokenize, rows["review_body"], rows["language"])
-    lead_3 = ["\n".join(sentences[:3]) for sentences in first_sentences]
-    systems = {"lead-3": score_rows(rouge, lead_3, rows)}
+    sentences = map(sent_tokenize, rows["review_body"], rows["language"])
+    lead_3 = ["\n".join(text[:3]) for text in sentences]
+    systems = {"lead-3": score_rows(metric, lead_3, rows)}
     if summaries is not None:
-        model = score_rows(rouge, summaries, rows)
-        systems = {"model": model, **systems, "difference": model - systems["lead-3"]}
-    groups = [("all", np.full(len(rows), True))]
-    codes = np.array(rows["language"][:])
-    groups = [*((code, codes == code) for code in np.unique(codes).tolist()), *groups]
+        systems["model"] = score_rows(metric, summaries, rows)
+        systems["difference"] = systems["model"] - systems["lead-3"]
+    languages = np.array(rows["language"][:])
+    groups = {code: languages == code for code in sorted(set(languages.tolist()))}
+    groups["all"] = np.full(len(languages), True)
     scores = {}
-    for language, chosen in groups:
+    for language, chosen in groups.items():
         scores[language] = {"rows": int(chosen.sum())}
         for name, values in systems.items():
-            columns = ["f1", "low", "high", "p"] if name == "difference" else ["f1", "low", "high"]
-            scores[language][name] = bootstrap(values[chosen])[columns].to_dict("index")
+            scores[language][name] = bootstrap(values[chosen])
     return scores
 
 
@@ -635,11 +861,11 @@ def format_scores(scores, split):
     lines = [f"{split} split: ROUGE F1 × 100 [95% interval]", line("", ROUGE_TYPES)]
     for language, systems in scores.items():
         lines.append(f"{language}, {systems['rows']:,} rows")
-        for name in ("model", "lead-3", "difference"):
-            if name in systems:
-                cells = systems[name].values()
+        for name, system in (("model", "model"), ("lead-3", "lead-3"), ("diff.", "difference")):
+            if system in systems:
+                cells = systems[system].values()
                 intervals = ["{f1:.2f} [{low:.2f},{high:.2f}]".format(**cell) for cell in cells]
-                lines.append(line(name.replace("difference", "diff."), intervals))
+                lines.append(line(name, intervals))
         if "difference" in systems:
             cells = systems["difference"].values()
             lines.append(line("p", [format_p(cell["p"]) for cell in cells]))
@@ -648,8 +874,9 @@ def format_scores(scores, split):
 
 
 def format_p(p):
-    """Return p as text; with 1,000 resamples none is smaller than 2/1001."""
-    return "≤ 0.002" if p < 0.002 else f"{p:.3f}"
+    """Return p as text; no p is smaller than that of a difference that all draws have."""
+    smallest = 2 / (RESAMPLES + 1)
+    return f"≤ {smallest:.3f}" if p <= smallest else f"{p:.3f}"
 
 
 def which_is_better(difference):
@@ -696,10 +923,10 @@ def draw_training(path, log, lead_3):
         left.plot(rows["epoch"], rows[name], marker="o", label=label)
     left.set(title="Loss per token of a title", xlabel="epochs")
     rows = log[log["eval_rouge1"].notna()]
-    for rouge, marker in (("rouge1", "o"), ("rouge2", "s"), ("rougeL", "x")):
-        (line,) = right.plot(rows["epoch"], rows[f"eval_{rouge}"], marker=marker, label=rouge)
-        f1 = lead_3[rouge]["f1"]
-        right.axhline(f1, color=line.get_color(), linestyle="--", label=f"{rouge} of lead-3")
+    for name, marker in (("rouge1", "o"), ("rouge2", "s"), ("rougeL", "x")):
+        (line,) = right.plot(rows["epoch"], rows[f"eval_{name}"], marker=marker, label=name)
+        f1 = lead_3[name]["f1"]
+        right.axhline(f1, color=line.get_color(), linestyle="--", label=f"{name} of lead-3")
     right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
@@ -754,6 +981,6 @@ def explain_push_errors(args):
 
 def wait_for_upload(args, upload):
     """Wait until an ``upload``, a future or None, has ended, and report it if it has failed."""
-    if upload and upload.exception():
-        reason = str(upload.exception()).strip().split("\n")[0]
+    if upload and upload.exception():  # exception() waits for the end
+        reason = first_line(upload.exception())
         print(f"An upload to {args.push_to_hub} failed: {reason}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Write titles for reviews with a trained model, or score the model on a split.
 
 Chapter section: "Using your fine-tuned model". Its pipeline("summarization") was removed from
-transformers; summarize() does the same.
+transformers; here the model's generate() is called.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # these rows of the test split
@@ -9,27 +9,32 @@ transformers; summarize() does the same.
     python predict.py --input reviews.csv --output titles.csv
     python predict.py --model results/sample-accelerate --split test
 
-Reads   --model: a folder that a training script wrote, or a Hub id; the reviews, which are those of
-        the data that the model was trained on if you give none
-Writes  titles to the screen or, with --output, all columns of the reviews and the column "summary"
-        to a file: CSV if its name ends in .csv, else JSON Lines. --split prints a table of scores.
-Takes   seconds. --split validation gives the scores that the training script printed.
+Reads   --model, a folder that a training script wrote or a Hub id, and reviews: from the command
+        line, from a file, or by default from the test split of the data that the model was trained
+        on.
+Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
+        "summary", to a .csv or .jsonl file. --split prints a table of scores.
+Takes   seconds. --split validation prints the scores that the training script printed.
 """
 
+import csv
+import json
+import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import common
 
-# What each --preset sets. A flag on the command line goes before the preset.
+# What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
     "sample": {"model": "results/sample-trainer", "batch_size": 32, "bf16": False},
-    "amazon": {"model": "results/amazon-trainer", "batch_size": 64},
+    "amazon": {"model": "results/amazon-trainer", "batch_size": 64, "bf16": None},  # if it has bf16
 }
 
 
@@ -51,153 +56,159 @@ def parse_args():
 def check_output_file(args):
     """End the run if --output would replace the input or something else than a plain file."""
     output = Path(args.output)
+    if output.suffix not in (".csv", ".jsonl"):
+        common.fail(f"--output {output} must end in .csv or .jsonl")
     if args.input and output.resolve() == Path(args.input).resolve():
         common.fail(f"--output {output} would overwrite the input; name another file")
+    if not output.parent.is_dir():
+        common.fail(f"--output {output}: there is no folder {output.parent}; make it first")
     if output.is_symlink() or (output.exists() and not output.is_file()):
         common.fail(f"--output {output} is a link, a folder or a device; name another file")
 
 
 def read_reviews(args):
-    """Return a ``Dataset`` of the rows to summarize and the name of its column with the reviews."""
+    """Return the rows to summarize, a list of dictionaries, and the name of their review column."""
     if args.text:
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no UTF-8
+        if "-" in args.text and sys.stdin is None:
+            common.fail("standard input is closed")
+        if "-" in args.text:
+            sys.stdin.reconfigure(errors="replace")  # for bytes that are no UTF-8
         texts = [sys.stdin.read() if text == "-" else text for text in args.text]
-        return Dataset.from_dict({"review_body": texts}), "review_body"
+        # Such bytes on the command line are replaced too.
+        return [
+            {"review_body": os.fsencode(text).decode(errors="replace")} for text in texts
+        ], "review_body"
     if args.input:
-        remedy = "it must be CSV, JSON, JSONL, Parquet or TXT in UTF-8"
-        with common.explain_errors(f"cannot read --input {args.input}", remedy):
-            rows = load_dataset(**common.dataset_source(args.input, "--input"), split="train")
-        if rows.column_names == ["text"]:  # what load_dataset makes of a TXT file
-            return rows, "text"
-        return rows, args.text_column
-    split = args.split or "test"
-    rows = common.load_prepared(args, [split])[split]
+        with common.explain_errors(f"cannot read --input {args.input}", "it must be in UTF-8"):
+            rows = list(common.read_rows(args.input))
+        column = "text" if args.input.endswith((".txt", ".txt.gz")) else args.text_column
+        if rows and column not in rows[0]:
+            columns = ", ".join(rows[0])
+            common.fail(f"--input {args.input} has the columns {columns}; see --text-column")
+        return rows, column
     if args.split:
-        return rows, "review_body"
-    examples = args.examples
-    if examples is None:  # the first row of each language
-        examples = rows.to_pandas().drop_duplicates("language").index
-    with common.explain_errors("--examples", f"the test split has the rows 0 to {len(rows) - 1}"):
-        return rows.select(examples), "review_body"
+        return list(common.load_prepared(args, [args.split])[args.split]), "review_body"
+    books = common.load_prepared(args, [])
+    rows = list(books["test" if "test" in books else "validation"])
+    if args.examples is None:  # one row of each language
+        return list({row["language"]: row for row in reversed(rows)}.values()), "review_body"
+    if max(args.examples) >= len(rows):
+        common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
+    return [rows[number] for number in args.examples], "review_body"
 
 
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with common.explain_checkpoint_errors(args.model):
-        config = AutoConfig.from_pretrained(args.model)
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(args.model)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
         model, loading_info = auto_class.from_pretrained(
-            args.model,
-            dtype=torch.bfloat16 if args.bf16 else torch.float32,
-            output_loading_info=True,
+            args.model, dtype=dtype, output_loading_info=True
         )
+    # Refuse missing weights, and let generate() write up to --max-target-length tokens.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
-    return tokenizer, model.eval().to(device)
+    return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def tokenize(reviews, languages, tokenizer, model, max_input_length):
-    """Return the batch of padded tensors that ``generate`` takes."""
-    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    reviews = [prefix + review for review in reviews]
-    # GPT-2 summarizes when it continues a text after this prompt, which must not be cut off.
+def generate(reviews, languages, tokenizer, model, max_input_length):
+    """Return the summaries that the model writes for a batch of reviews."""
+    reviews = [common.task_prefix(model) + review for review in reviews]
+    # GPT-2 continues a text, so a prompt follows the review. "only_first" does not cut it off.
     prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(reviews, prompts, max_length=max_input_length, truncation="only_first")
-    inputs = common.set_language_codes(inputs, languages, tokenizer)
-    return tokenizer.pad(inputs, return_tensors="pt")
+    inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50
+    inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        # The number of tokens and of beams is in model.generation_config.
+        generated_tokens = model.generate(
+            inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        )
+    if not model.config.is_encoder_decoder:  # GPT-2 returns the review, and then the summary
+        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
 def summarize(reviews, languages, tokenizer, model, args):
-    """Return the title that the model writes for each review; that of an empty review is empty.
-
-    A batch has reviews of about one length, which saves padding.
-    """
+    """Return a summary of each review. An empty review gets an empty summary."""
+    summaries = [""] * len(reviews)
+    # The rows of a batch have about one length, which saves padding. The longest come first, so
+    # that a lack of memory shows at once.
     order = sorted(range(len(reviews)), key=lambda row: len(reviews[row]), reverse=True)
     order = [row for row in order if reviews[row]]
-    batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
-    summaries = [""] * len(reviews)
-    for batch in tqdm(
-        batches, "Summarize", disable=True if len(batches) < 2 else None, leave=False
-    ):
-        inputs = tokenize(
-            [reviews[row] for row in batch],
-            [languages[row] for row in batch],
-            tokenizer,
-            model,
-            args.max_input_length,
-        ).to(model.device)
-        with torch.inference_mode():
-            generated_tokens = model.generate(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-            )
-        if not model.config.is_encoder_decoder:  # GPT-2 returns the review before its title
-            generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-        decoded = tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-        for row, summary in zip(batch, decoded, strict=True):
+    starts = range(0, len(order), args.batch_size)
+    # disable=None shows the bar on a terminal only.
+    for start in tqdm(starts, "Summarize", disable=None if len(starts) > 1 else True, leave=False):
+        batch = order[start : start + args.batch_size]
+        texts, codes = [reviews[row] for row in batch], [languages[row] for row in batch]
+        written = generate(texts, codes, tokenizer, model, args.max_input_length)
+        for row, summary in zip(batch, written, strict=True):
             summaries[row] = summary.strip()
     return summaries
 
 
-def print_summary(example, text_column):
+def print_summary(review, title, summary):
     """Print a review, its title if it has one, and the summary."""
-    print(common.printable(f"\n'>>> Review: {example[text_column]}'"))
-    if "review_title" in example:
-        print(common.printable(f"'>>> Title: {example['review_title']}'"))
-    print(common.printable(f"'>>> Summary: {example['summary']}'"))
+    print(common.printable(f"\n'>>> Review: {review}'"))
+    if title:
+        print(common.printable(f"'>>> Title: {title}'"))
+    print(common.printable(f"'>>> Summary: {summary}'"))
+
+
+def write_rows(rows, path):
+    """Write the rows, a list of dictionaries, to a CSV or JSON Lines file."""
+    options = {"mode": "w", "encoding": "utf-8", "newline": ""}
+    with common.new_files(path.parent) as folder, open(folder / path.name, **options) as file:
+        if path.suffix == ".csv":
+            columns = dict.fromkeys(chain(*rows))  # those of all rows, each once and in order
+            writer = csv.DictWriter(file, list(columns))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
 def main():
     args = parse_args()
     if args.output:
         check_output_file(args)
+
+    # 1. The model, and the data that it was trained on
     mark = Path(args.model, common.MARK)
     if args.model == PRESETS[args.preset]["model"] and not mark.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data == f"data/prepared/{args.preset}" and mark.exists():
-        args.data = common.read_json(mark)["data"]  # that the model was trained on
-
-    # 1. The reviews
-    rows, text_column = read_reviews(args)
-    for name in ("summary", "lead_3"):
-        if name in rows.column_names:
-            common.fail(
-                f"the reviews have a column {name!r}, which would be overwritten; rename it"
-            )
-    remedy = "name a column of texts with --text-column"
-    with common.explain_errors(f"cannot read --input {args.input}", remedy):
-        reviews = [(review or "").strip() for review in rows[text_column]]
-    languages = [args.language] * len(rows)
-    if "language" in rows.column_names and not args.language:
-        languages = rows["language"][:]
-
-    # 2. The model
+        args.data = common.read_json(mark).get("data", args.data)
     tokenizer, model = load_model(args)
+
+    # 2. The reviews
+    rows, column = read_reviews(args)
+    if any("summary" in row for row in rows):
+        common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
+    reviews = [str(row.get(column) or "").strip() for row in rows]
+    languages = [args.language or row.get("language") for row in rows]
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
-    if empty := summaries.count(""):
-        print(f"{empty} of {len(summaries)} summaries are empty", file=sys.stderr)
-    rows = rows.add_column("summary", summaries)
+    for row, summary in zip(rows, summaries, strict=True):
+        row["summary"] = summary
+    if "" in summaries:
+        print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
-    # 4. Their scores beside lead-3, if the rows are a split
+    # 4. To the screen or a file, and scores if the reviews are those of a split
     if args.split:
-        scores = common.score_beside_lead_3(common.Rouge(args.rouge), rows, summaries)
-        print("\n" + common.format_scores(scores, args.split))
-
-    # 5. To a file or the screen
+        metric = common.Rouge(args.rouge)
+        scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
+        print(common.format_scores(scores, args.split))
     if args.output:
-        with common.new_files(Path(args.output).parent) as folder:
-            file = folder / Path(args.output).name
-            if file.suffix == ".csv":
-                rows.to_csv(file)
-            else:
-                rows.to_json(file, force_ascii=False)
+        write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
     elif not args.split:
-        for example in rows:
-            print_summary(example, text_column)
+        for row in rows:
+            print_summary(row[column], row.get("review_title"), row["summary"])
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """Make the corpus: English and Spanish book reviews, each with its title as the summary to learn.
 
-Chapter section: "Preparing a multilingual corpus", and the tokenizer from "Models for text
+Chapter section: "Preparing a multilingual corpus", and the tokenizer of "Models for text
 summarization".
 
-    python prepare_data.py                      # the sample reviews that come with the project
+    python prepare_data.py                      # the sample: synthetic reviews of this project
     python prepare_data.py --preset amazon      # the chapter's corpus, from the Hub
-    python prepare_data.py --dataset my.csv --languages en --categories --data data/prepared/my
+    python prepare_data.py --data data/prepared/own --dataset own.csv --languages en --categories
 
-Reads   data/sample/, a Hub data set, or a file or folder of CSV, JSON, JSONL(.gz) or Parquet
-Writes  data/prepared/<preset>/, a DatasetDict to open with datasets.load_from_disk. In it are also
-        title_lengths.png and tiny-mt5/, the checkpoint that the preset sample trains.
-Takes   about 15 seconds for the sample
+Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet. In
+        the last example --categories without a name keeps the reviews of all products.
+Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk,
+        title_lengths.png and tiny-mt5/, the untrained model that --preset sample starts from.
+Takes   about 15 seconds for the sample.
 """
 
-import os
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from datasets import DatasetDict, concatenate_datasets, load_dataset
 from matplotlib.figure import Figure
@@ -24,19 +27,14 @@ from transformers import AutoTokenizer
 import common
 from data.tiny_mt5 import make_tiny_checkpoint
 
-# What each --preset sets. A flag on the command line goes before the preset.
+# What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {
-        "dataset": os.path.relpath(Path(__file__).with_name("data") / "sample"),
-        "model": "tiny",
-    },
-    "amazon": {
-        # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
-        "dataset": "buruzaemon/amazon_reviews_multi",
-        "model": "google/mt5-small",
-    },
+    "sample": {"dataset": "data/sample", "model": "tiny"},
+    # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
+    "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
 SPLITS = ["train", "validation", "test"]
+MIN_TITLE_WORDS = 3
 
 
 def parse_args():
@@ -47,38 +45,41 @@ def parse_args():
     add("--text-column", default="review_body", help="column with the review (review_body)")
     add("--title-column", default="review_title", help="column with its title (review_title)")
     books = ["book", "digital_ebook_purchase"]
-    categories_help = "product categories to keep, without a name all (the chapter's two of books)"
+    categories_help = "product categories to keep (the chapter's two of books); no name keeps all"
     add("--categories", nargs="*", default=books, help=categories_help)
     share_help = "share of train that becomes validation, if there is none (0)"
     add("--validation-share", type=float, default=0.0, help=share_help)
-    add("--model", help="checkpoint whose tokenizer is shown: a folder or Hub id")
-    add("--seed", type=int, default=42, help="of the shuffles and the tiny model (42)")
-    return common.parse_args(parser, PRESETS)
-
-
-def name_columns(review, title):
-    """Return the two texts under the chapter's names; a missing text is empty."""
-    return {"review_body": (review or "").strip(), "review_title": (title or "").strip()}
+    add("--model", help="checkpoint whose tokenizer is shown, or tiny")
+    add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
+    args = common.parse_args(parser, PRESETS)
+    args.languages = list(dict.fromkeys(map(common.language_code, args.languages)))  # each once
+    return args
 
 
 def load_reviews(args, language):
-    """Return the ``DatasetDict`` of one language with review_body, review_title and language."""
-    columns = [args.text_column, args.title_column]
-    remedy = (
-        "it must be CSV, JSON, JSONL or Parquet in UTF-8, "
-        "with texts in --text-column and --title-column"
-    )
-    source = common.dataset_source(args.dataset, "--dataset", language)
-    with common.explain_errors(f"cannot read {args.dataset}", remedy):
-        reviews = load_dataset(**source)
-        reviews = reviews.map(name_columns, input_columns=columns, remove_columns=columns)
-    if "language" not in reviews[next(iter(reviews))].column_names:
-        if len(args.languages) > 1 and not source.get("data_dir"):
-            common.fail(
-                f"{args.dataset} has no column 'language'; name one language with --languages"
-            )
-        reviews = reviews.map(lambda example: {"language": language})
-    return reviews.filter(lambda code: code == language, input_columns="language")
+    """Return the ``DatasetDict`` of the reviews in one language.
+
+    Its columns have the chapter's names and hold texts, or None where there is no text.
+    """
+    own_folder = common.has_folder(args.dataset, language)
+    columns = (args.text_column, args.title_column)
+    if Path(args.dataset).exists():
+        # Differs from the chapter: load_dataset() would guess types, and change what it reads.
+        reviews = common.load_files(Path(args.dataset, language if own_folder else ""), *columns)
+    else:
+        with common.explain_dataset_errors(args.dataset):
+            # The chapter's load_dataset("amazon_reviews_multi", "es")
+            reviews = load_dataset(args.dataset, data_dir=language if own_folder else None)
+            reviews = common.choose_texts(reviews, *columns)
+    if own_folder or len(args.languages) == 1:
+        reviews = reviews.map(lambda example: {"language": example["language"] or language})
+    for split, rows in reviews.items():
+        found = rows.unique("language")
+        if found == [None]:
+            common.fail(f"{args.dataset} has no column 'language'; name one with --languages")
+        if language not in found:
+            print(f"{split} has no reviews in {language}, only in {', '.join(map(str, found))}")
+    return reviews.filter(lambda example: example["language"] == language)
 
 
 def show_samples(dataset, num_samples=3, seed=42):
@@ -91,94 +92,107 @@ def show_samples(dataset, num_samples=3, seed=42):
 
 
 def filter_books(example, categories):
-    """Return whether the product is of one of the ``categories``, by default those of books."""
+    """Return whether the product is of one of the ``categories``."""
     return example["product_category"] in categories
 
 
 def has_long_title(example):
-    """Return whether the title has more than two words; a model learns to write such as it sees."""
-    return common.count_words(example["review_title"], example["language"]) > 2
+    """Return whether the title has three words or more; the chapter's ``len(title.split()) > 2``.
+
+    In languages without spaces, such as Japanese, each character counts as a word.
+    """
+    words = common.count_words(example["review_title"], example["language"])
+    return words >= MIN_TITLE_WORDS
 
 
-def count_all_words(books):
-    """Return a ``DataFrame`` with split and language of each row, words of its review and title."""
+def filter_rows(dataset, keep, rule, dropped):
+    """Return the rows for which ``keep(example)`` is true, and note how many were not.
+
+    ``dropped`` is {split: {rule: number of rows}}. The ``rule`` says in words what was dropped.
+    """
+    kept = dataset.filter(keep)
+    for split in dataset:
+        rules = dropped.setdefault(split, {})
+        rules[rule] = rules.get(rule, 0) + len(dataset[split]) - len(kept[split])
+    return kept
+
+
+def draw_lengths(dataset):
+    """Return a ``Figure`` with histograms of the words in reviews and titles of each language."""
     tables = []
-    for split, rows in books.items():
+    for rows in dataset.values():
         languages = rows["language"][:]
-        table = pd.DataFrame({"split": split, "language": languages})
-        table["review"] = list(map(common.count_words, rows["review_body"], languages))
-        table["title"] = list(map(common.count_words, rows["review_title"], languages))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def draw_lengths(words, path):
-    """Draw histograms of the words in reviews and titles, one row of pictures per language."""
+        review = list(map(common.count_words, rows["review_body"], languages))
+        title = list(map(common.count_words, rows["review_title"], languages))
+        tables.append(pd.DataFrame({"language": languages, "review": review, "title": title}))
+    words = pd.concat(tables, ignore_index=True)
+    is_short = words["title"] < MIN_TITLE_WORDS
     languages = sorted(words["language"].unique())
     figure = Figure(figsize=(10, 3 * len(languages)), layout="constrained")
-    axes = figure.subplots(len(languages), 2, squeeze=False)
-    for row, language in zip(axes, languages, strict=True):
-        for axis, name in zip(row, ["review", "title"], strict=True):
-            rows = words[words["language"] == language]
-            kept, dropped = rows[rows["title"] > 2][name], rows[rows["title"] <= 2][name]
-            longest = int(rows[name].quantile(0.99))  # the longest 1% would flatten the picture
-            bins = range(1, longest + 2) if longest <= 50 else 50
-            labels = ["kept", "dropped: title of fewer than three words"]
-            axis.hist([kept, dropped], bins, range=(1, longest + 1), stacked=True, label=labels)
-            axis.set(title=f"Words in a {name}, {language}", xlabel="words", ylabel="reviews")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.text(0.99, 0.01, "Without the longest 1% of each picture.", ha="right", fontsize=8)
-    figure.savefig(path)
+    grid = figure.subplots(len(languages), 2, squeeze=False)
+    for row, language in zip(grid, languages, strict=True):
+        for axes, name in zip(row, ["review", "title"], strict=True):
+            counts = words[words["language"] == language][name]
+            longest = int(counts.quantile(0.99))  # a few very long texts would hide the rest
+            step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
+            parts = {"kept": counts[~is_short]}
+            if is_short.any():
+                parts["dropped: a title of one or two words"] = counts[is_short]
+            edges = np.arange(0, longest + step + 1, step)
+            axes.hist(list(parts.values()), edges, stacked=True, label=list(parts))
+            axes.set(title=f"Words in a {name}, {language}", xlabel="words", ylabel="reviews")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.supxlabel("The longest 1% of reviews and titles are not drawn.", fontsize=8)
+    return figure
 
 
-def check_splits(args, books):
-    """Print the rows of each split and what is odd about them; end the run if a split has none."""
-    for split in SPLITS:
-        if split not in books:
-            print(f"There is no split {split}.")
+def check_splits(args, books, dropped):
+    """Print what is in each split; leave out one without titles, end the run if one is empty."""
+    for split in list(books):
+        reasons = [f"{count:,} {rule}" for rule, count in dropped[split].items() if count]
+        print(f"{split}: {len(books[split]):,} rows; dropped: {', '.join(reasons) or 'none'}")
+        if not len(books[split]) and split != "train" and dropped[split]["without a title"]:
+            print(f"{split} has no titles, so it is left out.")
+            del books[split]
         elif not len(books[split]):
-            common.fail(
-                f"no review is left in {split} of {args.dataset}; see --languages and --categories"
-            )
-    if "validation" not in books:
-        print("--validation-share takes one from train.")
+            reasons = ", ".join(reasons) or "see --languages"
+            common.fail(f"no review of {args.dataset} is left in {split}: {reasons}")
     rows = pd.concat([rows.to_pandas().assign(split=split) for split, rows in books.items()])
-    print(pd.crosstab(rows["split"], rows["language"]).to_string())
-    if empty := (rows["review_body"] == "").sum():
-        common.fail(f"{args.dataset} has {empty} empty reviews; fill or remove them")
-    twice = rows.duplicated(["split", "review_body"])
-    elsewhere = rows[~twice].duplicated(
-        "review_body"
-    )  # in train and test, that flatters the scores
-    print(f"{twice.sum()} reviews occur again in their split, {elsewhere.sum()} in another split.")
+    print("\n" + pd.crosstab(rows["split"], rows["language"]).to_string() + "\n")
+    # A review or a title that is also in train makes a split easier, and flatters the scores.
+    train = rows[rows["split"] == "train"]
+    for split in books:
+        others = rows[rows["split"] == split]
+        if split != "train":
+            reviews = others["review_body"].isin(train["review_body"]).sum()
+            titles = others["review_title"].isin(train["review_title"]).mean()
+            print(f"{split}: {reviews} reviews and {titles:.0%} of the titles are also in train.")
 
 
 def main():
     args = parse_args()
     common.check_folder(args.data, args.dataset)  # ends the run if it holds what we did not write
-    languages = list(dict.fromkeys(args.languages))  # each of them once
 
     # 1. Load the reviews of each language and look at them
     corpus = {}
-    for language in languages:
+    for language in args.languages:
         corpus[language] = load_reviews(args, language)
         print(f"\n=== {language} ===\n{corpus[language]}")
         show_samples(corpus[language], seed=args.seed)
 
     # 2. Keep the books
+    dropped = {}  # {split: {rule: number of rows}}
     if args.categories:
+        rule = f"not of --categories {' '.join(args.categories)}"
         for language, reviews in corpus.items():
-            rows = reviews[next(iter(reviews))]
-            with common.explain_errors(
-                f"cannot choose books of {args.dataset}", "see --categories"
-            ):
-                categories_df = rows.select_columns("product_category").to_pandas()
-            print(f"\n=== {language}: the 20 largest categories of {len(rows):,} reviews ===")
+            rows = reviews["train" if "train" in reviews else next(iter(reviews))]
+            categories_df = rows.select_columns("product_category").to_pandas()
+            print(f"\n=== {language}: the 20 largest product categories ===")
             print(categories_df["product_category"].value_counts()[:20].to_string())
-            reviews = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
+            is_book = partial(filter_books, categories=args.categories)
+            corpus[language] = filter_rows(reviews, is_book, rule, dropped)
             print(f"\n=== {language}: after filter_books ===")
-            show_samples(reviews, seed=args.seed)
-            corpus[language] = reviews
+            show_samples(corpus[language], seed=args.seed)
 
     # 3. Put the languages together, split by split, and shuffle
     books_dataset = DatasetDict()
@@ -186,32 +200,37 @@ def main():
         parts = [reviews[split] for reviews in corpus.values() if split in reviews]
         if parts:
             books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
-    if not books_dataset:
-        common.fail(f"{args.dataset} has none of the splits {', '.join(SPLITS)}; name its files so")
-    if args.validation_share and "validation" not in books_dataset:
-        with common.explain_errors("cannot take --validation-share of train", "see --languages"):
-            parts = books_dataset["train"].train_test_split(args.validation_share, seed=args.seed)
-        books_dataset["train"], books_dataset["validation"] = parts["train"], parts["test"]
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
     # 4. Drop titles of one or two words, else a model learns to write such titles
-    words = count_all_words(books_dataset)  # of all rows, for the picture
-    books_dataset = books_dataset.filter(has_long_title)
-    print("\n=== rows with a title of three words or more ===")
-    check_splits(args, books_dataset)
+    has_review, has_title = itemgetter("review_body"), itemgetter("review_title")
+    books_dataset = filter_rows(books_dataset, has_review, "without a review", dropped)
+    books_dataset = filter_rows(books_dataset, has_title, "without a title", dropped)
+    rule = f"with a title of fewer than {MIN_TITLE_WORDS} words"
+    before, books_dataset = books_dataset, filter_rows(books_dataset, has_long_title, rule, dropped)
+    print("\n=== what is kept ===")
+    check_splits(args, books_dataset, dropped)
+    figure = draw_lengths(before)
+    if "validation" not in books_dataset and args.validation_share:
+        with common.explain_errors("cannot take --validation-share of train", "give another one"):
+            parts = books_dataset["train"].train_test_split(args.validation_share, seed=args.seed)
+        books_dataset["train"], books_dataset["validation"] = parts["train"], parts["test"]
+        print(f"--validation-share takes {len(parts['test']):,} of these rows of train.")
+    elif "validation" not in books_dataset:
+        print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
 
     # 5. Save
-    with common.new_files(args.data) as folder:  # its files replace older ones when all are written
+    with common.new_files(args.data) as folder:  # moved to --data when all files are there
         common.write_json(folder / common.MARK, vars(args))
         books_dataset.save_to_disk(folder)
-        draw_lengths(words, folder / "title_lengths.png")
-        if args.model == f"{args.data}/tiny-mt5":
+        figure.savefig(folder / "title_lengths.png")
+        if args.model == f"{args.data}/tiny-mt5":  # the model "tiny"
             # Not in the chapter: a small mT5 with random weights and a tokenizer of these reviews.
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 6. The tokenizer, as the training scripts use it
+    # 6. The tokenizer on an example
     with common.explain_checkpoint_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model)
     inputs = tokenizer("I loved reading the Hunger Games!")
@@ -220,5 +239,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():
+    with common.command_line():  # no tracebacks for Ctrl-C, a full disk and the like
         main()

@@ -126,7 +126,7 @@ def save_checkpoint(accelerator, output_dir, progress):
     The files are written to a temporary folder, which is renamed when it is whole. So a run that is
     killed while it saves still has the checkpoint before.
     """
-    temporary = Path(output_dir, "unfinished-checkpoint")
+    temporary = Path(output_dir, "checkpoint-unfinished")
     accelerator.save_state(temporary)  # weights, optimizer, schedule and random states
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -146,11 +146,12 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
+    # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
+    # whatever type they were saved.
     with common.explain_checkpoint_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        # The weights are trained in float32, in whatever type they were saved.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model, dtype=torch.float32, output_loading_info=True
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
     # up to max_target_length tokens.
@@ -220,10 +221,11 @@ def main():
     languages = list(books["validation"]["language"])
 
     # 7. Start, or go on from a checkpoint
-    progress = {"epoch": 0, "best_rougeL": -1.0, "log_history": []}  # -1: below any score
+    progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     checkpoint = common.start_run(args)  # the one that --resume found in --output-dir, or None
     if checkpoint:
-        accelerator.load_state(checkpoint)
+        with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
+            accelerator.load_state(checkpoint)
         progress = common.read_json(checkpoint / "progress.json")
 
     # 8. Train
@@ -278,6 +280,7 @@ def main():
             if accelerator.is_main_process:
                 common.wait_for_upload(args, upload)  # an upload reads the files replaced below
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
+                progress["best_scores"] = scores
                 # Written to a new folder, and moved to --output-dir when all files are there.
                 with common.new_files(args.output_dir) as folder:
                     accelerator.unwrap_model(model).save_pretrained(folder)
@@ -296,7 +299,7 @@ def main():
     # 9. The model of the best epoch is saved. Add the log of all epochs, and push the whole.
     if accelerator.is_main_process:
         common.wait_for_upload(args, upload)
-        scores = common.read_json(Path(args.output_dir, "results.json"))["scores"]
+        scores = progress["best_scores"]
         with common.new_files(args.output_dir) as folder:
             common.save_results(folder, args, scores, progress["log_history"], finished=True)
         print(common.format_scores(scores, "validation"))

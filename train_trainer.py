@@ -29,6 +29,7 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
 )
+from transformers.integrations import get_available_reporting_integrations
 
 import common
 
@@ -64,7 +65,10 @@ def parse_args():
     add = parser.add_argument
     add("--gradient-accumulation-steps", type=int, default=1, help="batches per step (1)")
     add("--save-steps", type=int, help="evaluate and save every N steps, not after each epoch")
-    add("--report-to", default="none", help="tracker, such as tensorboard or wandb (none)")
+    trackers = ["none", *get_available_reporting_integrations()]
+    add(
+        "--report-to", choices=trackers, default="none", help="one of the installed trackers (none)"
+    )
     return common.parse_args(parser, PRESETS)
 
 
@@ -101,11 +105,12 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
+    # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
+    # whatever type they were saved.
     with common.explain_checkpoint_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        # The weights are trained in float32, in whatever type they were saved.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model, dtype=torch.float32, output_loading_info=True
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
     # up to max_target_length tokens.
