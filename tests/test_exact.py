@@ -256,8 +256,11 @@ def wait_for(path):
 
 def wait_for_checkpoint(folder, number):
     """Wait until a checkpoint of ``number`` or later is there, if only in part."""
-    while not any(int(path.name.split("-")[1]) >= number for path in folder.glob("checkpoint-*")):
+    numbers = [0]
+    while max(numbers) < number:
         time.sleep(0.002)
+        names = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+        numbers = [0, *(int(name) for name in names if name.isdigit())]
 
 
 def stop(processes, number):
@@ -347,7 +350,7 @@ def test_a_torn_checkpoint_is_not_resumed(with_dropout, unbroken, tmp_path):
 
 def test_an_unfinished_checkpoint_is_not_resumed(with_dropout, unbroken, tmp_path):
     flags = ["--data", with_dropout, "--output-dir", tmp_path / "model", "--epochs", "4"]
-    moment = "unfinished-checkpoint"  # would be renamed now to checkpoint-1
+    moment = "checkpoint-unfinished"  # would be renamed now to checkpoint-1
     run(ROOT / "tests/kill_at.py", "train_accelerate", moment, *flags, check=False)
     assert (tmp_path / "model" / moment / "progress.json").exists()
     printed = run("train_accelerate.py", *flags, "--resume").stdout

@@ -28,32 +28,55 @@ from data import trim_vocab
 
 # ---- Tiny checkpoints, whose configurations differ as those on the Hub do ------------------------
 
-T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0,
-      "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "initializer_factor": 1.0}  # fmt: skip
-BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "dropout": 0.0,
-        "max_position_embeddings": 64, "init_std": 0.3}  # fmt: skip
+T5 = {
+    **{"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0},
+    **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+    "initializer_factor": 1.0,
+}
+BART = {
+    **{"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 64},
+    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.0},
+    **{"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.3},
+}
+BART_IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+GPT2 = {
+    **{"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.3},
+    **{"bos_token_id": 0, "eos_token_id": 0},
+    "task_specific_params": {"text-generation": {"do_sample": True}},
+}
 PREFIX = {"task_specific_params": {"summarization": {"prefix": "summarize: ", "num_beams": 4}}}
 
-FAMILIES = {  # family: (class names, pieces before those that are learned, configuration, generation settings)
+# family: (class names, pieces before those that are learned, configuration, generation settings)
+FAMILIES = {
     "t5": ("T5", ["<pad>", "</s>", "<unk>"], T5 | PREFIX, {}),
     "mt5": ("MT5", ["<pad>", "</s>", "<unk>"], T5, {}),
-    "bart": ("Bart", ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-             BART | {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2},
-             {"num_beams": 4, "min_length": 56, "max_length": 142, "no_repeat_ngram_size": 3, "length_penalty": 2.0,
-              "early_stopping": True, "forced_bos_token_id": 0, "forced_eos_token_id": 2}),
-    "pegasus": ("Pegasus", ["<pad>", "</s>", "<mask_1>", "<mask_2>", *[f"<unk_{i}>" for i in range(2, 103)], "<unk>"],
-                BART | {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
-                {"num_beams": 8, "max_length": 64, "length_penalty": 0.6, "forced_eos_token_id": 1}),
-    "mbart": ("MBart", ["<s>", "<pad>", "</s>", "<unk>", *FAIRSEQ_LANGUAGE_CODES, "<mask>"],
-              BART | {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
-                      "scale_embedding": True},
-              {"num_beams": 5, "max_length": 200, "early_stopping": True, "forced_bos_token_id": 4,
-               "forced_eos_token_id": 2}),
-    "gpt2": ("GPT2", ["<|endoftext|>"],
-             {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.3, "bos_token_id": 0,
-              "eos_token_id": 0, "task_specific_params": {"text-generation": {"do_sample": True}}}, {}),
-}  # fmt: skip
+    "bart": (
+        "Bart",
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        BART | BART_IDS,
+        {
+            **{"num_beams": 4, "length_penalty": 2.0, "early_stopping": True},
+            **{"min_length": 56, "max_length": 142, "no_repeat_ngram_size": 3},
+            **{"forced_bos_token_id": 0, "forced_eos_token_id": 2},
+        },
+    ),
+    "pegasus": (
+        "Pegasus",
+        ["<pad>", "</s>", "<mask_1>", "<mask_2>", *[f"<unk_{i}>" for i in range(2, 103)], "<unk>"],
+        BART | {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+        {"num_beams": 8, "max_length": 64, "length_penalty": 0.6, "forced_eos_token_id": 1},
+    ),
+    "mbart": (
+        "MBart",
+        ["<s>", "<pad>", "</s>", "<unk>", *FAIRSEQ_LANGUAGE_CODES, "<mask>"],
+        BART | BART_IDS | {"scale_embedding": True},
+        {
+            **{"num_beams": 5, "max_length": 200, "early_stopping": True},
+            **{"forced_bos_token_id": 4, "forced_eos_token_id": 2},
+        },
+    ),
+    "gpt2": ("GPT2", ["<|endoftext|>"], GPT2, {}),
+}
 TRAINED = [family for family in FAMILIES if family != "gpt2"]
 
 
