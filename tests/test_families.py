@@ -6,6 +6,7 @@ Each of them is tiny here, with random weights.
 import functools
 import importlib
 import json
+import shutil
 import sys
 from argparse import Namespace
 
@@ -83,8 +84,8 @@ TRAINED = [family for family in FAMILIES if family != "gpt2"]
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """{family: folder of its checkpoint}."""
-    texts = [row[name] for language in ("en", "es") for row in sample(language, "train")[:150]
-             for name in ("review_body", "review_title")]  # fmt: skip
+    rows = sample("en", "train")[:150] + sample("es", "train")[:150]
+    texts = [row[name] for row in rows for name in ("review_body", "review_title")]
     unigram, bpe = SentencePieceUnigramTokenizer(), ByteLevelBPETokenizer()
     unigram.train_from_iterator(
         texts, vocab_size=400, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False
@@ -109,9 +110,8 @@ def checkpoints(tmp_path_factory):
         head = "LMHeadModel" if family == "gpt2" else "ForConditionalGeneration"
         config = getattr(transformers, f"{name}Config")(vocab_size=rows, **config)
         model = getattr(transformers, name + head)(config)
-        model.get_input_embeddings().weight.data *= (
-            0.1  # else a tied model only writes its last token again
-        )
+        # Else a tied model would only write its last token again.
+        model.get_input_embeddings().weight.data *= 0.1
         if family == "mt5":
             model.config.tie_word_embeddings = False
             model.lm_head.weight = torch.nn.Parameter(0.1 * torch.randn_like(model.shared.weight))
@@ -205,6 +205,20 @@ def family(request):
     return request.param
 
 
+def given_to_generate(reviews, languages, tokenizer, model, max_input_length):
+    """Return the input_ids and the attention_mask with which predict.py calls model.generate."""
+    given = {}
+
+    def generate(input_ids, attention_mask):
+        given.update(input_ids=input_ids, attention_mask=attention_mask)
+        raise Stop
+
+    model.generate = generate
+    with pytest.raises(Stop):
+        predict.generate(reviews, languages, tokenizer, model, max_input_length)
+    return given
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(
     ("family", "language", "review", "title"),
@@ -225,20 +239,21 @@ def test_what_a_model_reads_and_writes(
     books = load_from_disk(data)
     books["train"] = Dataset.from_list([book])
     books.save_to_disk(tmp_path)
+    shutil.copy(data / "arguments.json", tmp_path)
     tokenized, _ = batches(script, family, data=tmp_path)
     tokenizer, model = opened(checkpoints[family])
     assert set(tokenized.column_names) == {"input_ids", "attention_mask", "labels"}
     assert tokenizer.decode(tokenized[0]["input_ids"]) == review
     assert tokenizer.decode(tokenized[0]["labels"]) == title
     # predict.py gives the model the same.
-    inputs = predict.tokenize(["Buen libro."], [language], tokenizer, model, 64)
+    inputs = given_to_generate(["Buen libro."], [language], tokenizer, model, 64)
     assert inputs["input_ids"].tolist() == [tokenized[0]["input_ids"]]
 
 
 def test_what_gpt2_reads(checkpoints):
     tokenizer, model = opened(checkpoints["gpt2"])
     reviews = ["Good.", "A good book.", "A long book. " * 500]
-    inputs = predict.tokenize(reviews, ["en"] * 3, tokenizer, model, LONGEST["gpt2"])
+    inputs = given_to_generate(reviews, ["en"] * 3, tokenizer, model, LONGEST["gpt2"])
     texts = tokenizer.batch_decode(inputs["input_ids"])
     padding = ["<|endoftext|>" * mask.tolist().count(0) for mask in inputs["attention_mask"]]
     assert texts[:2] == [padding[0] + "Good.\nTL;DR:", padding[1] + "A good book.\nTL;DR:"]
@@ -318,7 +333,7 @@ def test_titles_and_loss_of_the_evaluation_are_those_of_the_model(
         )
 
 
-def test_mbart_writes_the_language_of_the_review_first_once_it_is_trained(checkpoints):
+def test_mbart_is_not_forced_to_write_in_one_language(checkpoints):
     # A checkpoint from the Hub names one language for all rows. Ours leaves it to the model.
     saved = GenerationConfig.from_pretrained(checkpoints["mbart"])
     assert saved.forced_bos_token_id == 4
