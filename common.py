@@ -243,7 +243,8 @@ def command_line():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, SafetensorError, RuntimeError) as error:
         # On a full disk safetensors and torch raise errors of their own.
-        if not isinstance(error, OSError) and not re.search("os error|write failed", str(error)):
+        of_a_file = re.search("os error|write failed|inline_container", str(error))
+        if not isinstance(error, OSError) and not of_a_file:
             raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
 
@@ -666,8 +667,10 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
 def adapt_other_families(args, tokenizer, model):
     """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
     positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and not model.config.is_encoder_decoder:
+        positions -= args.max_target_length  # GPT-2 writes the title behind the review
     if positions and args.max_input_length > positions:
-        fail(f"{args.model} has {positions} positions; give --max-input-length {positions}")
+        fail(f"{args.model} reads {positions} tokens; give --max-input-length {positions}")
     for module in model.modules():
         # PEGASUS computes its positions. They do not learn, and DDP would wait for their gradients.
         if "Sinusoidal" in type(module).__name__:
@@ -705,7 +708,8 @@ def set_language_codes(model_inputs, languages, tokenizer):
         return model_inputs
     for language in set(languages):
         if language not in ids:
-            fail(f"the checkpoint knows no language {language}, only {', '.join(sorted(ids))}")
+            known = ", ".join(sorted(ids))
+            fail(f"the checkpoint knows {known}, not {language}; predict.py has --language")
     for name in {"input_ids", "labels"} & set(model_inputs):
         for row, language in zip(model_inputs[name], languages, strict=True):
             row[0] = ids[language]

@@ -193,7 +193,7 @@ def main():
 
     # 4. The collator pads the rows of a batch. With the model it also makes decoder_input_ids.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    features = [tokenized_datasets["train"][i] for i in range(2)]
+    features = [tokenized_datasets["train"][i] for i in range(min(2, len(books["train"])))]
     batch = data_collator(features)
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
