@@ -232,6 +232,8 @@ def command_line():
     for library in ("accelerate", "datasets", "huggingface_hub", "torch"):
         logging.getLogger(library).setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
+    if sys.stdout is None:  # the shell has closed it
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal without accents
     try:
         yield
@@ -243,7 +245,7 @@ def command_line():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, SafetensorError, RuntimeError) as error:
         # On a full disk safetensors and torch raise errors of their own.
-        of_a_file = re.search("os error|write failed|inline_container", str(error))
+        of_a_file = re.search("os error|write failed|inline_container|PytorchStream", str(error))
         if not isinstance(error, OSError) and not of_a_file:
             raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
@@ -346,14 +348,17 @@ def check_processes(args, rows):
     state.print(f"{args.epochs} epochs of {steps:,} steps, written to {args.output_dir}")
 
 
-def start_run(args, rows):
+def start_run(args, rows, n_gpu=1):
     """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     flags, and a finished run only prints its scores. Without --resume a finished run is replaced:
     its checkpoints are removed now, and its model when the new one is saved. A run that has not
-    ended is not replaced.
+    ended is not replaced. ``n_gpu`` is the number of GPUs that this process would use.
     """
+    if n_gpu > 1:  # by DataParallel, with larger steps than --batch-size says
+        command = f"torchrun --nproc_per_node {n_gpu} {Path(sys.argv[0]).name}"
+        fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
     check_processes(args, rows)
     check_folder(args.output_dir, args.model, args.data)
     state = process_state()

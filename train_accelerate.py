@@ -58,7 +58,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # on a GPU or CPU that has bf16
+        "bf16": None,  # None: if the GPU or the CPU has it; the chapter trains in float32
     },
 }
 
@@ -72,8 +72,9 @@ def load_checkpoint(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
-    # up to max_target_length tokens.
+    # Differs from the chapter: missing weights end the run instead of becoming random, mT5's head
+    # stays apart from its embeddings when the model is saved, and generate() writes at most
+    # max_target_length tokens instead of 20.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -81,15 +82,15 @@ def load_checkpoint(args):
 def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
-    # map() caches its result by a hash of this function and of the variables that the function
-    # uses. So it uses a few small ones, and neither the flags nor the model.
+    # map() caches by a hash of this function and of its variables. If all flags or the model were
+    # among them, each changed flag would miss the cache.
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        # Differs from the chapter's text: with text_target= there would be only one max_length.
+        # Titles are tokenized by a call of their own, because they have their own max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks a text with its language. For mT5 nothing changes here.
+        # Of all models only mBART-50 needs this: it marks each text with its language.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
     # The collator could not pad the texts, so their columns go.
@@ -149,7 +150,8 @@ def weigh_by_label_tokens(accelerator, loss, labels):
     Differs from the chapter, but only on several processes. Each process has the mean loss of its
     own label tokens, and Accelerate averages the gradients of the processes. In a mean of means the
     tokens of a process with few of them would count more. So each mean is multiplied by its number
-    of tokens, which gives a sum, and divided by the average number of tokens per process.
+    of tokens, which gives a sum, and divided by the average number of tokens per process:
+    the average of these, over all processes, is the sum of all losses / the number of all tokens.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -158,11 +160,10 @@ def weigh_by_label_tokens(accelerator, loss, labels):
 def evaluate(accelerator, model, eval_dataloader, tokenizer):
     """Return the summaries of the validation rows, in their order, and the loss per label token."""
     model.eval()
-    summaries, losses, label_tokens = [], [], []
+    summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
         labels = batch["labels"]
-        # With bf16, autocast() converts the weights once per batch. Without it, generate() would
-        # convert them again for each token.
+        # One autocast() around generate() keeps its bf16 copy of the weights for all tokens.
         with torch.no_grad(), accelerator.autocast():
             outputs = model(**batch)
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -172,8 +173,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
-        # The loss of each token, shape (rows, tokens), is 0 where the label is -100. It is needed
-        # because outputs.loss is a mean, which cannot be gathered row by row.
+        # Not in the chapter: the validation loss. outputs.loss is a mean, which cannot be gathered
+        # by row. cross_entropy wants (rows, vocabulary, tokens), and gives 0 for labels of -100.
         token_losses = cross_entropy(outputs.logits.transpose(1, 2), labels, reduction="none")
         # Differs from the chapter: several processes fill the last batch up with repeated rows.
         # gather_for_metrics() drops these, while gather() would score them twice.
@@ -182,8 +183,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         )
         summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
         losses.append(row_losses)
-        label_tokens.append(row_tokens)
-    eval_loss = torch.cat(losses).sum() / torch.cat(label_tokens).sum()
+        tokens.append(row_tokens)
+    eval_loss = torch.cat(losses).sum() / torch.cat(tokens).sum()
     return summaries, eval_loss.item()
 
 
@@ -217,8 +218,9 @@ def push_to_hub(args, commit_message, run_as_future=False):
     )
 
 
-def save_log_and_push(args, progress, rows):
-    """Save the log of all epochs beside the best model, print its scores and push both."""
+def save_log_and_push(args, progress, rows, upload):
+    """Add the log of all epochs to the saved model, which stays, print its scores and push it."""
+    common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
@@ -230,7 +232,7 @@ def save_log_and_push(args, progress, rows):
 
 def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
-    # An explicit value overrides the one of `accelerate launch`, which is "no" by default.
+    # --bf16 decides, not `accelerate launch`, whose default is "no". None is resolved by now.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     set_seed(args.seed)
 
@@ -240,26 +242,25 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args)
 
-    # 3. Tokenize the reviews and their titles. The first process does it, and the others then find
-    # the result in the cache.
+    # 3. Tokenize the reviews and their titles; the first process does, the others use its cache
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     lengths = (args.max_input_length, args.max_target_length)
     with accelerator.main_process_first():
         tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
     # 4. The dataloaders
-    data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows; seeded before each epoch
-    train_dataloader, eval_dataloader = get_dataloaders(
-        tokenized_datasets, data_collator, args.batch_size, generator
-    )
+    dataloaders = get_dataloaders(tokenized_datasets, collator, args.batch_size, generator)
+    train_dataloader, eval_dataloader = dataloaders
 
     # 5. The optimizer and the schedule
-    # "fused" updates the weights in one pass, instead of one pass for each operation.
-    settings = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
-    optimizer = AdamW(model.parameters(), **settings)
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. A
-    # prepared schedule advances by one step per process, so the steps of one process count here.
+    # Not in the chapter: "fused" updates the weights in one pass, which is faster.
+    optimizer = AdamW(
+        model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
+    )
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On N
+    # processes it then advances by N steps at a time, so it is made for the batches of all of them.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -288,9 +289,9 @@ def main():
     )
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
-        # Training
+        # Train. Each epoch has an order of its own, the same on all processes and after --resume.
         model.train()
-        generator.manual_seed(args.seed + epoch)  # the order of this epoch, also after --resume
+        generator.manual_seed(args.seed + epoch)
         epoch_loss = 0.0
         for batch in train_dataloader:
             outputs = model(**batch)
@@ -307,22 +308,23 @@ def main():
         if not math.isfinite(epoch_loss):
             common.fail(f"the loss of epoch {epoch + 1} is {epoch_loss}; lower --learning-rate")
 
-        # Evaluation. Each process has all summaries and computes the same scores.
+        # Generate summaries and compute ROUGE, on each process for all rows
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         result = compute_metrics(rouge, summaries, books["validation"])
-        losses = f"loss {epoch_loss:.3f}, eval_loss {eval_loss:.3f}"
-        accelerator.print(f"Epoch {epoch + 1}: {losses}, {result}")
+        accelerator.print(
+            f"Epoch {epoch + 1}:", f"loss {epoch_loss:.3f}", f"eval_loss {eval_loss:.3f}", result
+        )
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
         log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # as the Trainer names them
         progress["log_history"].append(log)
         progress["epoch"] = epoch + 1
 
-        # Save and upload
+        # Save and push
         # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                common.wait_for_upload(args, upload)  # it reads the files that are replaced now
+                common.wait_for_upload(args, upload)  # an upload reads the files replaced below
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
                 # Written to a new folder, and moved to --output-dir when all files are there.
@@ -337,8 +339,7 @@ def main():
 
     # 9. The model of the best epoch is saved already
     if accelerator.is_main_process:
-        common.wait_for_upload(args, upload)
-        save_log_and_push(args, progress, books["validation"])
+        save_log_and_push(args, progress, books["validation"], upload)
     accelerator.end_training()  # closes what connects the processes
 
 

@@ -55,7 +55,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # on a GPU or CPU that has bf16
+        "bf16": None,  # None: if the GPU or the CPU has it; the chapter trains in float32
     },
 }
 
@@ -81,8 +81,9 @@ def load_checkpoint(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
-    # up to max_target_length tokens.
+    # Differs from the chapter: missing weights end the run instead of becoming random, mT5's head
+    # stays apart from its embeddings when the model is saved, and generate() writes at most
+    # max_target_length tokens instead of 20.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -90,15 +91,15 @@ def load_checkpoint(args):
 def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
-    # map() caches its result by a hash of this function and of the variables that the function
-    # uses. So it uses a few small ones, and neither the flags nor the model.
+    # map() caches by a hash of this function and of its variables. If all flags or the model were
+    # among them, each changed flag would miss the cache.
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        # Differs from the chapter's text: with text_target= there would be only one max_length.
+        # Titles are tokenized by a call of their own, because they have their own max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks a text with its language. For mT5 nothing changes here.
+        # Of all models only mBART-50 needs this: it marks each text with its language.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
     # The collator could not pad the texts, so their columns go.
@@ -122,54 +123,37 @@ def postprocess_text(preds, labels, languages):
 def compute_loss(outputs, labels, num_items_in_batch):
     """Return the cross entropy of a batch, divided by the label tokens of its optimizer step.
 
-    Differs from the chapter, but only with gradient accumulation or several processes. Several
-    batches then share a step, and the Trainer would add up their mean losses, which is too much for
-    mT5. Here each of the ``num_items_in_batch`` label tokens of the step counts the same.
+    Differs from the chapter, but only if several batches share a step, through accumulation or
+    several processes. The Trainer leaves the division to the model then, but mT5 ignores
+    ``num_items_in_batch``, the label tokens of the whole step. Here each of them counts the same.
+    (The Trainer multiplies by the number of processes, because DDP averages their gradients.)
     """
     logits = outputs.logits.flatten(0, 1).float()  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
     return loss / num_items_in_batch
 
 
-def get_training_args(args):
-    """Return the arguments of the Trainer: the chapter's, and below them those that it has not."""
-    interval = "steps" if args.save_steps else "epoch"
-    steps = args.save_steps or 500  # any number: the interval "epoch" ignores it
-    training_args = Seq2SeqTrainingArguments(
-        output_dir=args.output_dir,
-        eval_strategy=interval,  # the chapter's evaluation_strategy
-        learning_rate=args.learning_rate,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=4 * args.batch_size,  # four times, as no gradients are stored
-        weight_decay=args.weight_decay,
-        save_total_limit=3,
-        num_train_epochs=args.epochs,
-        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
-        # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
-        load_best_model_at_end=True,
-        metric_for_best_model="rougeL",
-        logging_strategy=interval,
-        logging_nan_inf_filter=False,  # do not hide a loss that is not finite
-        save_strategy=interval,
-        eval_steps=steps,
-        save_steps=steps,
-        logging_steps=steps,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        bf16=args.bf16,
-        seed=args.seed,
-        report_to=args.report_to,
-        ddp_find_unused_parameters=False,  # each step uses all parameters
-        log_level_replica="error",  # no hints from the other processes
-        dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
-        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
-    )
-    if training_args.n_gpu > 1:
-        # One process would drive them by DataParallel, with larger steps than --batch-size says.
-        common.fail(
-            f"there are {training_args.n_gpu} GPUs; use torchrun --nproc_per_node "
-            f"{training_args.n_gpu} train_trainer.py, or set CUDA_VISIBLE_DEVICES=0"
+def decode(predictions, tokenizer, rows):
+    """Return the summaries of the validation ``rows``; ``predictions`` has the ids of each row."""
+    # Several processes repeat rows, so that each has as many, and the Trainer puts these last.
+    predictions = predictions[: len(rows)]
+    # Differs from the chapter: now the Trainer pads with -100, which cannot be decoded.
+    predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
+    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+
+
+def push_to_hub(args):
+    """Upload --output-dir.
+
+    Differs from the chapter: trainer.push_to_hub() would replace our model card by its own.
+    """
+    with common.explain_push_errors(args):
+        upload_folder(
+            repo_id=args.push_to_hub,
+            folder_path=args.output_dir,
+            ignore_patterns=["checkpoint-*"],
+            commit_message="Training complete",
         )
-    return training_args
 
 
 def main():
@@ -184,17 +168,16 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args)
 
-    # 3. Tokenize the reviews and their titles. The first process does it, and the others then find
-    # the result in the cache.
+    # 3. Tokenize the reviews and their titles; the first process does, the others use its cache
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     lengths = (args.max_input_length, args.max_target_length)
     with state.main_process_first():
         tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
-    # 4. The collator pads the rows of a batch. With the model it also makes decoder_input_ids.
+    # 4. The collator pads a batch and makes decoder_input_ids; compute_loss keeps the labels
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    features = [tokenized_datasets["train"][i] for i in range(min(2, len(books["train"])))]
-    batch = data_collator(features)
+    examples = tokenized_datasets["train"].select(range(min(2, len(books["train"]))))
+    batch = data_collator(list(examples))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
     state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
@@ -202,17 +185,11 @@ def main():
 
     # 5. The metric: evaluate's ROUGE, with the words and stems of each row's language
     rouge = common.Rouge(args.rouge)
-
-    def decode(predictions):
-        """Return the summaries of the validation split. ``predictions`` are ids, one row each."""
-        # Several processes repeat some rows, so that each has as many. The Trainer puts them last.
-        predictions = predictions[: len(titles)]
-        # The Trainer pads with -100, which cannot be decoded.
-        predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
-        return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+    titles = list(books["validation"]["review_title"])
+    languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        decoded_preds = decode(eval_pred.predictions)
+        decoded_preds = decode(eval_pred.predictions, tokenizer, titles)
         # Differs from the chapter: the references are the titles, and not the labels, which are
         # cut off after max_target_length tokens.
         decoded_preds, decoded_labels = postprocess_text(decoded_preds, titles, languages)
@@ -221,10 +198,44 @@ def main():
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 6. The Trainer
+    # 6. The arguments of the Trainer
+    interval = "steps" if args.save_steps else "epoch"
+    training_args = Seq2SeqTrainingArguments(
+        output_dir=args.output_dir,
+        eval_strategy=interval,  # the chapter's evaluation_strategy
+        learning_rate=args.learning_rate,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=4 * args.batch_size,  # so many fit, as no gradients are stored
+        weight_decay=args.weight_decay,
+        save_total_limit=3,
+        num_train_epochs=args.epochs,
+        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
+        logging_strategy=interval,
+        # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
+        load_best_model_at_end=True,
+        metric_for_best_model="rougeL",
+        save_strategy=interval,
+        # What the flags of this script add
+        eval_steps=args.save_steps,
+        save_steps=args.save_steps or 500,  # the default, which save_strategy="epoch" ignores
+        logging_steps=args.save_steps or 500,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        bf16=args.bf16,
+        use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
+        seed=args.seed,
+        report_to=args.report_to,
+        # What makes the output easier to read
+        logging_nan_inf_filter=False,  # do not hide a loss that is not finite
+        ddp_find_unused_parameters=False,  # no search for them, and no warning that there are none
+        log_level_replica="error",  # only the first process prints warnings
+        dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
+        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
+    )
+
+    # 7. Train
     trainer = Seq2SeqTrainer(
         model,
-        get_training_args(args),
+        training_args,
         train_dataset=tokenized_datasets["train"],
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
@@ -232,20 +243,18 @@ def main():
         compute_loss_func=compute_loss,  # only in training; eval_loss is a mean of batch means
         compute_metrics=compute_metrics,
     )
-
-    # 7. Train
-    # The evaluation adds some 25 default values to this, such as a max_length of 20.
+    checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)  # or None
+    # Evaluations add some 25 defaults to this, such as a max_length of 20. Step 8 saves the copy.
     generation_config = copy.deepcopy(model.generation_config)
-    checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
     train_output = trainer.train(resume_from_checkpoint=checkpoint)
     if not math.isfinite(train_output.training_loss):
         common.fail("the loss is not finite; delete the output and lower --learning-rate")
 
-    # 8. Score the best model beside lead-3, save it and push it
-    # predict() is the chapter's evaluate(), and it also returns the generated ids.
+    # 8. Score the best model, save and push it. predict() also returns what evaluate() generates.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
-        scores = common.score_beside_lead_3(rouge, books["validation"], decode(predictions))
+        summaries = decode(predictions, tokenizer, titles)
+        scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
         # The files are written to a new folder, and moved to --output-dir when all are there.
         with common.new_files(args.output_dir) as folder:
@@ -254,15 +263,7 @@ def main():
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
-            with common.explain_push_errors(args):
-                # Differs from the chapter: trainer.push_to_hub() would write a model card of its
-                # own over ours.
-                upload_folder(
-                    repo_id=args.push_to_hub,
-                    folder_path=args.output_dir,
-                    ignore_patterns=["checkpoint-*"],
-                    commit_message="Training complete",
-                )
+            push_to_hub(args)
     trainer.accelerator.end_training()  # closes what connects the processes
 
 

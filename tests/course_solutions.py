@@ -22,8 +22,14 @@ def keep(example):
     return len(example["review_title"].split()) >= 3
 """,
             [
-                ('def keep(example):\n    return len(example["review_title"].split(" ")) >= 3', "without an argument"),
-                ('def keep(example):\n    return len(example["review_title"].split()) > 3', "Just as described"),
+                (
+                    'def keep(example):\n    return len(example["review_title"].split(" ")) >= 3',
+                    "without an argument",
+                ),
+                (
+                    'def keep(example):\n    return len(example["review_title"].split()) > 3',
+                    "Just as described",
+                ),
             ],
         ),
         "exercise-3": (
@@ -31,7 +37,10 @@ def keep(example):
 max_input_length = next(limit for limit in range(8, 513, 8) if (lengths > limit).mean() <= 0.01)
 """,
             [
-                ("max_input_length = int(np.quantile(lengths, 0.99)) // 8 * 8 + 1", "no multiple of 8"),
+                (
+                    "max_input_length = int(np.quantile(lengths, 0.99)) // 8 * 8 + 1",
+                    "no multiple of 8",
+                ),
                 ("max_input_length = 8", "allow more pieces"),
                 ("max_input_length = 512", "find the smallest"),
             ],
@@ -69,8 +78,14 @@ def rouge_n(summary, reference, n):
         "exercise-2": (
             "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 8 / 12",
             [
-                ("my_rougeL_recall = 8 / 12\nmy_rougeLsum_recall = 8 / 12", "rougeL: all lines in one sequence"),
-                ("my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 4 / 12", "rougeLsum: for each line"),
+                (
+                    "my_rougeL_recall = 8 / 12\nmy_rougeLsum_recall = 8 / 12",
+                    "rougeL: all lines in one sequence",
+                ),
+                (
+                    "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 4 / 12",
+                    "rougeLsum: for each line",
+                ),
             ],
         ),
         "exercise-3": (
@@ -181,7 +196,10 @@ def greedy(review):
         "exercise-2": (
             "worst = np.argsort(model_rows.rouge1 - lead_rows.rouge1)[:5].tolist()",
             [
-                ("worst = np.argsort(lead_rows.rouge1 - model_rows.rouge1)[:5].tolist()", "not the five smallest"),
+                (
+                    "worst = np.argsort(lead_rows.rouge1 - model_rows.rouge1)[:5].tolist()",
+                    "not the five smallest",
+                ),
                 ("worst = [0, 0, 0, 0, 0]", "five different row numbers"),
             ],
         ),

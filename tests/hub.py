@@ -1,6 +1,9 @@
-"""A stand-in for the Hugging Face Hub on 127.0.0.1: models, data sets, LFS uploads and commits, in memory.
+"""A stand-in for the Hugging Face Hub on 127.0.0.1, in memory.
 
-with Hub() as hub:                      # HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET=1, HF_TOKEN=hub.token
+It has models, data sets, LFS uploads and commits. Clients need HF_ENDPOINT=hub.url,
+HF_TOKEN=hub.token and HF_HUB_DISABLE_XET=1.
+
+with Hub() as hub:
     hub.files["models", "user/name"] = {"config.json": b"{}"}
 """
 
@@ -16,14 +19,19 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serve ``files``, {("models" or "datasets", repository): {path: bytes}}, and keep what is pushed."""
+    """Serve ``files`` and keep in them what is pushed.
+
+    ``files`` is {("models" or "datasets", repository): {path: bytes}}.
+    """
 
     token = "hf_stand_in"
 
     def __init__(self):
         self.files, self.uploads, self.commits, self.broken = {}, {}, [], False
         self.status = None  # with which it refuses to create a repository
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
+        self.server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self})
+        )
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
@@ -54,12 +62,21 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else self.read_chunks()
         path = unquote(urlsplit(self.path).path)
-        if self.command in ("POST", "PUT") and "paths-info" not in path and "validate-yaml" not in path:
+        if (
+            self.command in ("POST", "PUT")
+            and "paths-info" not in path
+            and "validate-yaml" not in path
+        ):
             if self.hub.status and path == "/api/repos/create":
                 return self.answer({"error": "not now"}, self.hub.status)
-            if self.hub.broken and path != "/api/repos/create":  # breaks down once the repository exists
+            if (
+                self.hub.broken and path != "/api/repos/create"
+            ):  # breaks down once the repository exists
                 return self.answer({"error": "the hub is broken"}, 403)
-            if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            if (
+                not path.startswith("/lfs/")
+                and self.headers.get("Authorization") != f"Bearer {self.hub.token}"
+            ):
                 return self.answer({"error": "Invalid username or password."}, 401)
         for pattern, method in ROUTES:
             if match := re.fullmatch(pattern, path):
@@ -70,7 +87,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def read_chunks(self):
         body = b""
-        while "chunked" in self.headers.get("Transfer-Encoding", "") and (size := int(self.rfile.readline(), 16)):
+        while "chunked" in self.headers.get("Transfer-Encoding", "") and (
+            size := int(self.rfile.readline(), 16)
+        ):
             body += self.rfile.read(size)
             self.rfile.readline()
         return body
@@ -82,20 +101,28 @@ class Handler(BaseHTTPRequestHandler):
         return files
 
     def entry(self, path, content):
-        return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        return {
+            "type": "file",
+            "path": path,
+            "size": len(content),
+            "oid": hashlib.sha1(content).hexdigest(),
+        }
 
     # ---- reading ----
 
     def whoami(self, body):
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             return self.answer({"error": "Invalid username or password."}, 401)
-        return self.answer({"type": "user", "name": "user", "auth": {"accessToken": {"role": "write"}}, "orgs": []})
+        return self.answer(
+            {"type": "user", "name": "user", "auth": {"accessToken": {"role": "write"}}, "orgs": []}
+        )
 
     def info(self, body, kind, repo):
         if (files := self.repository(kind, repo)) is not None:
             siblings = [{"rfilename": path} for path in sorted(files)]
-            self.answer({"id": repo, "sha": REVISION, "siblings": siblings, "tags": [], "private": False,
-                         "downloads": 0, "likes": 0, "createdAt": "2026-01-01T00:00:00.000Z"})  # fmt: skip
+            numbers = {"downloads": 0, "likes": 0, "createdAt": "2026-01-01T00:00:00.000Z"}
+            about = {"id": repo, "sha": REVISION, "tags": [], "private": False, **numbers}
+            self.answer({**about, "siblings": siblings})
 
     def tree(self, body, kind, repo, folder=""):
         if (files := self.repository(kind, repo)) is None:
@@ -103,15 +130,28 @@ class Handler(BaseHTTPRequestHandler):
         prefix = f"{folder.strip('/')}/" if folder and folder.strip("/") else ""
         inside = {path: content for path, content in files.items() if path.startswith(prefix)}
         entries = [self.entry(path, content) for path, content in sorted(inside.items())]
-        if "recursive" not in parse_qs(urlsplit(self.path).query) or "True" not in self.path.title():
-            folders = {prefix + path[len(prefix) :].split("/")[0] for path in inside if "/" in path[len(prefix) :]}
+        if (
+            "recursive" not in parse_qs(urlsplit(self.path).query)
+            or "True" not in self.path.title()
+        ):
+            folders = {
+                prefix + path[len(prefix) :].split("/")[0]
+                for path in inside
+                if "/" in path[len(prefix) :]
+            }
             entries = [entry for entry in entries if "/" not in entry["path"][len(prefix) :]]
-            entries += [{"type": "directory", "path": path, "oid": REVISION} for path in sorted(folders)]
+            entries += [
+                {"type": "directory", "path": path, "oid": REVISION} for path in sorted(folders)
+            ]
         self.answer(entries)
 
     def paths_info(self, body, kind, repo):
         if (files := self.repository(kind, repo)) is not None:
-            paths = json.loads(body)["paths"] if body[:1] == b"{" else parse_qs(body.decode()).get("paths", [])
+            paths = (
+                json.loads(body)["paths"]
+                if body[:1] == b"{"
+                else parse_qs(body.decode()).get("paths", [])
+            )
             found = [self.entry(path, files[path]) for path in paths if path in files]
             found += [{"type": "directory", "path": path, "oid": REVISION} for path in paths
                       if any(name.startswith(path + "/") for name in files)]  # fmt: skip
@@ -121,14 +161,21 @@ class Handler(BaseHTTPRequestHandler):
         if (files := self.repository(kind, repo)) is None:
             return
         if path not in files:
-            return self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
+            return self.answer(
+                {"error": "Entry not found"},
+                404,
+                X_Error_Code="EntryNotFound",
+                X_Repo_Commit=REVISION,
+            )
         content, status, headers = files[path], 200, {}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
             first, last = int(wanted[1]), int(wanted[2] or len(content) - 1)
             headers["Content_Range"] = f"bytes {first}-{last}/{len(content)}"
             content, status = content[first : last + 1], 206
         etag = f'"{hashlib.sha1(files[path]).hexdigest()}"'
-        return self.answer(content, status, ETag=etag, X_Repo_Commit=REVISION, Accept_Ranges="bytes", **headers)
+        return self.answer(
+            content, status, ETag=etag, X_Repo_Commit=REVISION, Accept_Ranges="bytes", **headers
+        )
 
     # ---- writing ----
 
@@ -147,8 +194,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"files": modes})
 
     def lfs_batch(self, body, kind, repo):
-        objects = [{**wanted, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}}
-                   for wanted in json.loads(body)["objects"]]  # fmt: skip
+        objects = json.loads(body)["objects"]
+        for wanted in objects:
+            wanted["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}
         self.answer({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, body, oid):
@@ -166,7 +214,9 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.hub.uploads[value["oid"]]
-        self.answer({"commitUrl": f"{self.hub.url}/{repo}/commit/{REVISION}", "commitOid": REVISION})
+        self.answer(
+            {"commitUrl": f"{self.hub.url}/{repo}/commit/{REVISION}", "commitOid": REVISION}
+        )
 
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"

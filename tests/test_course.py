@@ -12,7 +12,9 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((ROOT / "course").glob("*.ipynb"))
 QUIZZES = sorted((ROOT / "course").glob("quiz_*.md"))
-NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z]-)\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?!\w)")  # not the one of rouge1 or mt5
+NUMBER = re.compile(
+    r"(?<![\w.])(?<![A-Za-z]-)\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?!\w)"
+)  # not the one of rouge1 or mt5
 
 
 def tags(cell):
@@ -25,10 +27,12 @@ def test_notebooks_are_kept_without_outputs(path):
     nbformat.validate(notebook)
     assert len(notebook.cells) <= 40
     for cell in notebook.cells:
-        assert cell.cell_type == "markdown" or (not cell.outputs and cell.execution_count is None), (
-            "run: jupyter nbconvert --clear-output --inplace course/*.ipynb"
-        )
-    exercises = [tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("exercise-")]
+        assert cell.cell_type == "markdown" or (
+            not cell.outputs and cell.execution_count is None
+        ), "run: jupyter nbconvert --clear-output --inplace course/*.ipynb"
+    exercises = [
+        tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("exercise-")
+    ]
     assert exercises == list(SOLUTIONS[path.stem]) and 2 <= len(exercises) <= 3
     checks = [tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("check-")]
     assert checks == [tag.replace("exercise", "check") for tag in exercises]
@@ -52,7 +56,10 @@ def test_notebook_runs_and_exercises_can_be_solved(path, project, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
     answers = dict(SOLUTIONS[path.stem])
-    cells, checks = [], []  # a check and what it must say: "Right", or an AssertionError with this in it
+    cells, checks = (
+        [],
+        [],
+    )  # a check and what it must say: "Right", or an AssertionError with this in it
     for cell in notebook.cells:
         cells.append(cell)
         if "exercise" in tags(cell):
@@ -66,15 +73,24 @@ def test_notebook_runs_and_exercises_can_be_solved(path, project, monkeypatch):
                 checks.append((cells[-1], said))
     notebook.cells = cells
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(project / "course")}}
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(project / "course")}},
     ).execute()  # raises where a cell fails that is no check
     for check, said in checks:
         printed = "".join(output.get("text", "") for output in check.outputs)
-        errors = [f"{output.ename}: {output.evalue}" for output in check.outputs if output.output_type == "error"]
+        errors = [
+            f"{output.ename}: {output.evalue}"
+            for output in check.outputs
+            if output.output_type == "error"
+        ]
         if said == "Right":
             assert not errors and "Right" in printed, (errors, printed)
         else:
-            assert len(errors) == 1 and errors[0].startswith("AssertionError: ") and said in errors[0], (said, errors)
+            assert (
+                len(errors) == 1 and errors[0].startswith("AssertionError: ") and said in errors[0]
+            ), (said, errors)
 
 
 def numbers(text):
@@ -119,7 +135,9 @@ def test_quizzes_say_what_their_code_gives(path, monkeypatch):
     assert not runner.failures, "see the examples above"
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "course").glob("*.md"))], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *sorted((ROOT / "course").glob("*.md"))], ids=lambda path: path.name
+)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{path.name}: {target} is not there"

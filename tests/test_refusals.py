@@ -4,6 +4,8 @@ import importlib
 import json
 import os
 import pickle
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, read_json, run
+from conftest import ENVIRONMENT, ROOT, copy_data, ranks, read_json, run
 from datasets import Dataset, DatasetDict, load_from_disk
 from hub import Hub
 from safetensors.torch import load_file, save_file
@@ -20,9 +22,11 @@ from safetensors.torch import load_file, save_file
 import common
 
 HEAD = "review_body,review_title,language,product_category\n"
+GOOD = "I liked it,A good little book,en,book\n"
+REMOTE = {"model_type": "mine", "auto_map": {"AutoConfig": "code.C"}, "architectures": ["C"]}
 FILES = {  # what the rows below may find in their folder
-    "good.csv": HEAD + "I liked it,A good little book,en,book\nI hated it,A bad little book,en,book\n",
-    "one.csv": HEAD + "I liked it,A good little book,en,book\n",
+    "good.csv": HEAD + GOOD + "I hated it,A bad little book,en,book\n",
+    "one.csv": HEAD + GOOD,
     "short.csv": HEAD + "I liked it,Good book,en,book\n",
     "hole.csv": HEAD + 'ok,A good little book,en,book\n"",A bad little book,en,book\n',
     "latin1.csv": (HEAD + "un café,Un buen café solo,es,book\n").encode("latin-1"),
@@ -32,186 +36,251 @@ FILES = {  # what the rows below may find in their folder
     "codes.csv": HEAD + "I liked it,A good little book,1,book\n",
     "plain.csv": "review_body,review_title\nI liked it,A good little book\n",
     "summary.csv": "review_body,summary\nI liked it,Mine\n",
-    "lists.jsonl": '{"review_body": ["I", "liked"], "review_title": "A good little book", "language": "en"}\n',
-    "nulls.jsonl": '{"review_body": null, "review_title": "A good little book", "language": "en"}\n',
+    "lead_3.csv": "review_body,lead_3\nI liked it,Mine\n",
+    "lists.jsonl": '{"review_body": ["I"], "review_title": "A little book", "language": "en"}\n',
+    "nulls.jsonl": '{"review_body": null, "review_title": "A little book", "language": "en"}\n',
     "broken.jsonl": '{"review_body": "ok", "review_title": \n',
     "nothing.txt": "",
     "raw/train/a.csv": "somebody's reviews",
     "raw/test/a.csv": "somebody's reviews",
     "notes/README.md": "somebody's notes",
     "other/results.json": '{"accuracy": 1}',
+    "theirs/arguments.json": '{"learning_rate": 1}',  # of another program
+    "ours/arguments.json": '{"preset": "sample"}',
     "ours/config.json": "{}",
-    f"ours/{common.LOCK}": "",  # what marks a folder as written by us
+    "ours/old/config.json": "{}",
     "torn/arguments.json": "{",
     "a_file": "somebody's file",
     "bad/config.json": "{",
-    "remote/config.json": '{"model_type": "mine", "auto_map": {"AutoConfig": "code.C"}, "architectures": ["C"]}',
+    "remote/config.json": json.dumps(REMOTE),
     "remote/code.py": "open(r'{here}/executed', 'w').close()",
 }
-BOOKS = "--data {here}/ours_data"
-PREPARE = f"{BOOKS} --categories"
+PREPARE = "--data {here}/ours_data --categories"
 TRAIN = "--data {data} --output-dir {here}/model"
+NEW_DATA = "--output-dir {here}/model --data {here}"
+OURS = "was not written by this program"
 REFUSED = [  # script, flags, words of the one line
     # flags
-    ("prepare_data", "--frobnicate 1", ["--frobnicate", "--help"]),
+    ("prepare_data", "--frobnicate 1", ["--frobnicate"]),
     ("train_trainer", "--epochs many", ["--epochs", "many"]),
     ("train_accelerate", "--preset books", ["--preset", "sample", "amazon"]),
-    *[(script, f"{flag} {value}", [flag, f"{value} is not from"])
-      for script, flag, values in [
-          ("train_trainer", "--epochs", ["0", "-1"]), ("train_accelerate", "--batch-size", ["0", "-8"]),
-          ("train_trainer", "--learning-rate", ["nan", "0", "inf", "-1"]),
-          ("train_accelerate", "--weight-decay", ["-1", "nan"]), ("train_trainer", "--max-steps", ["0", "-1"]),
-          ("train_accelerate", "--save-steps", ["-5", "0"]), ("train_trainer", "--seed", ["-1", "1099511627776"]),
-          ("train_accelerate", "--gradient-accumulation-steps", ["0"]), ("predict", "--num-beams", ["0"]),
-          ("train_trainer", "--max-input-length", ["0"]), ("predict", "--examples", ["-1"]),
-          ("prepare_data", "--validation-share", ["-0.1", "1", "40", "nan"]),
-      ] for value in values],
+    ("train_trainer", "--epochs 0", ["--epochs 0 is less than 1"]),
+    ("train_trainer", "--epochs -1", ["--epochs -1 is less than 1"]),
+    ("train_accelerate", "--batch-size 0", ["--batch-size 0 is less than 1"]),
+    ("train_accelerate", "--max-train-samples 0", ["--max-train-samples 0 is less than 1"]),
+    ("train_trainer", "--save-steps -5", ["--save-steps -5 is less than 1"]),
+    ("train_trainer", "--gradient-accumulation-steps 0", ["steps 0 is less than 1"]),
+    ("train_trainer", "--max-input-length 0", ["--max-input-length 0 is less than 1"]),
+    ("predict", "--num-beams 0", ["--num-beams 0 is less than 1"]),
+    ("train_trainer", "--learning-rate nan", ["--learning-rate nan is not a number from 0 up"]),
+    ("train_trainer", "--learning-rate inf", ["--learning-rate inf is not a number from 0 up"]),
+    ("train_accelerate", "--weight-decay -1", ["--weight-decay -1.0 is not a number from 0 up"]),
+    ("train_trainer", "--seed -1", ["--seed -1 is not from 0 to 4294967295"]),
+    ("prepare_data", "--seed 4294967296", ["--seed 4294967296 is not from 0 to 4294967295"]),
+    ("prepare_data", "--validation-share -0.1", ["--validation-share -0.1 is not a number from 0"]),
     ("prepare_data", "--dataset ''", ["--dataset", "empty"]),
     ("train_trainer", "--output-dir ''", ["--output-dir", "empty"]),
     ("train_accelerate", "--push-to-hub ''", ["--push-to-hub", "empty"]),
     ("baseline", "--rouge stemmed", ["--rouge", "rouge_score_stemmer"]),
-    ("predict", "hello --input {here}/good.csv", ["one of", "--input"]),
-    ("predict", "--split test --input {here}/good.csv", ["one of", "--split"]),
-    ("predict", "--examples 1 --split test", ["one of", "--examples"]),
-    ("predict", "--input {here}/good.csv --output {here}/good.csv", ["good.csv is --input", "another file"]),
-    ("predict", "--input {here}/good.csv --output {here}/empty/../good.csv", ["good.csv is --input", "another file"]),
-    ("predict", "--input {here}/good.csv --output {here}/link.csv", ["link.csv is --input", "another file"]),
-    ("predict", "--input {here}/link.csv --scores {here}/good.csv", ["--scores", "--split"]),
-    ("predict", "hello --scores {here}/out.json", ["--scores", "--split"]),
-    ("predict", "--split test --output {here}/out.json --scores {here}/empty/../out.json", ["out.json is --input or --output"]),
-    *[("predict", f"hello --output {{here}}/{name}", [f"{name} is in the way: it is a link, a folder or a device", "another file"])
-      for name in ("raw", "link.csv", "pipe")],
-    ("predict", "--input {here}/good.csv --output {here}/a_file/out.csv", ["a_file", "File exists"]),
+    ("train_trainer", "--report-to clearml", ["--report-to", "clearml", "none"]),
+    ("train_accelerate", "--report-to none", ["unrecognized", "--report-to"]),
+    ("predict", "hello --input {here}/good.csv", ["--input", "not allowed with", "text"]),
+    ("predict", "--split test --input {here}/good.csv", ["not allowed with", "--split"]),
+    ("predict", "--examples 1 --split test", ["not allowed with", "--examples"]),
+    # where predict.py may write
+    *[
+        ("predict", f"--input {{here}}/{read} --output {{here}}/{written}", ["overwrite the input"])
+        for read, written in [
+            ("good.csv", "good.csv"),
+            ("good.csv", "empty/../good.csv"),
+            ("good.csv", "link.csv"),
+            ("link.csv", "good.csv"),
+            ("raw", "raw/train/a.csv"),
+            ("raw", "raw/new.csv"),  # the next run would read it
+        ]
+    ],
+    *[
+        ("predict", f"hello --output {{here}}/{name}", [name, "is a link, a folder or a device"])
+        for name in ("raw", "link.csv", "pipe")
+    ],
+    ("predict", "hello --output {here}/a_file/out.csv", ["a_file", "File exists"]),
     # reviews
     ("prepare_data", f"--dataset {{here}}/none.csv {PREPARE}", ["none.csv", "does not exist"]),
-    ("prepare_data", f"--dataset {{here}}/empty {PREPARE}", ["empty", "CSV, JSON, JSONL or Parquet"]),
-    ("prepare_data", f"--dataset {{here}}/short.csv {PREPARE}", ["no review is left", "--languages"]),
-    ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --languages de", ["no review is left", "--languages"]),
-    ("prepare_data", f"--dataset {{here}}/one.csv {PREPARE} --validation-share 0.1", ["--validation-share", "n_samples=1"]),
-    ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --text-column body", ["good.csv", "body", "--text-column"]),
-    ("prepare_data", f"--dataset {{here}}/plain.csv {BOOKS} --languages en", ["'product_category'", "--categories"]),
-    ("prepare_data", f"--dataset {{here}}/plain.csv {PREPARE}", ["no column 'language'", "--languages"]),
-    ("prepare_data", f"--dataset {{here}}/hole.csv {PREPARE}", ["hole.csv", "1 empty reviews", "remove"]),
+    ("prepare_data", f"--dataset {{here}}/empty {PREPARE}", ["empty", "CSV, JSON, JSONL or"]),
+    ("prepare_data", f"--dataset {{here}}/short.csv {PREPARE}", ["no review is left"]),
+    ("prepare_data", f"--dataset {{here}}/codes.csv {PREPARE}", ["no review is left"]),
+    *[
+        (
+            "prepare_data",
+            f"--dataset {{here}}/{name}.csv {PREPARE} --validation-share {share}",
+            ["--validation-share", reason],
+        )
+        for name, share, reason in [
+            ("one", "0.1", "n_samples=1"),
+            ("good", "1", "should be either"),
+            ("good", "40", "should be either"),
+        ]
+    ],
+    ("prepare_data", "--dataset {here}/good.csv --languages de", ["no review", "--languages"]),
+    ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --text-column body", ["'body'"]),
+    (
+        "prepare_data",
+        "--dataset {here}/plain.csv --data {here}/ours_data --languages en",
+        ["product_category", "--categories"],
+    ),
+    ("prepare_data", f"--dataset {{here}}/plain.csv {PREPARE}", ["no column 'language'"]),
+    ("prepare_data", f"--dataset {{here}}/hole.csv {PREPARE}", ["hole.csv", "1 empty reviews"]),
     ("prepare_data", f"--dataset {{here}}/latin1.csv {PREPARE}", ["latin1.csv", "UTF-8"]),
     ("prepare_data", f"--dataset {{here}}/broken.jsonl {PREPARE}", ["broken.jsonl", "JSON"]),
-    ("prepare_data", f"--dataset {{here}}/numbers.csv {PREPARE}", ["numbers.csv", "int", "texts in --text-column and --title-column"]),
-    ("prepare_data", f"--dataset {{here}}/titles.csv {PREPARE}", ["titles.csv", "int", "texts in --text-column and --title-column"]),
-    ("prepare_data", f"--dataset {{here}}/categories.csv {BOOKS}", ["no review is left", "--categories"]),
-    ("prepare_data", f"--dataset {{here}}/codes.csv {PREPARE}", ["no review is left", "--languages"]),
-    ("prepare_data", f"--dataset {{here}}/lists.jsonl {PREPARE}", ["lists.jsonl", "list", "texts in --text-column"]),
-    ("prepare_data", f"--dataset {{here}}/nulls.jsonl {PREPARE}", ["nulls.jsonl", "1 empty reviews"]),
-    ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --text-column language", ["no column 'language'"]),
+    ("prepare_data", f"--dataset {{here}}/numbers.csv {PREPARE}", ["int", "texts in --text-col"]),
+    ("prepare_data", f"--dataset {{here}}/titles.csv {PREPARE}", ["int", "and --title-column"]),
+    ("prepare_data", f"--dataset {{here}}/lists.jsonl {PREPARE}", ["list", "in --text-column"]),
+    ("prepare_data", f"--dataset {{here}}/nulls.jsonl {PREPARE}", ["1 empty reviews"]),
+    ("prepare_data", f"--dataset {{here}}/good.csv {PREPARE} --text-column language", ["language"]),
+    (
+        "prepare_data",
+        "--dataset {here}/categories.csv --data {here}/ours_data",
+        ["no review is left", "--categories"],
+    ),
     ("predict", "--model {model} --input {here}/none.txt", ["none.txt", "--input"]),
     ("predict", "--model {model} --input {here}/latin1.csv", ["latin1.csv", "UTF-8"]),
-    ("predict", "--model {model} --input {here}/good.csv --text-column body", ["good.csv", "body", "--text-column"]),
-    ("predict", "--model {model} --input {here}/numbers.csv", ["numbers.csv", "int", "--text-column"]),
+    ("predict", "--model {model} --input {here}/good.csv --text-column body", ["body", "--text-c"]),
+    ("predict", "--model {model} --input {here}/numbers.csv", ["numbers.csv", "int", "--text-c"]),
     ("predict", "--model {model} --input {here}/nothing.txt", ["nothing.txt", "TXT"]),
     ("predict", "--model {model} --input {here}/summary.csv", ["'summary'", "rename"]),
+    ("predict", "--model {model} --input {here}/lead_3.csv", ["'lead_3'", "rename"]),
     # prepared data
     ("predict", "--model {model} --data {data} --examples 9999", ["--examples", "rows 0 to"]),
-    ("train_trainer", "--data {here}/no_validation --output-dir {here}/model", ["no split validation", "--validation-share"]),
-    ("predict", "--model {model} --data {here}/no_validation --split test", ["no split test", "only train"]),
-    ("train_accelerate", "--data {here}/broken_arguments --output-dir {here}/model", ["arguments.json", "delete"]),
-    ("train_trainer", "--data {here}/no_arguments --output-dir {here}/model", ["arguments.json", "delete"]),
-    *[(script, "--data {here}/empty --output-dir {here}/model", ["empty holds no prepared data", "prepare_data.py"])
-      for script in ("baseline", "train_trainer", "train_accelerate")],
+    ("predict", "--model {model} --data {data} --examples -1", ["--examples", "rows 0 to"]),
+    ("predict", "--model {model} --data {here}/no_validation --split test", ["no split test"]),
+    ("train_trainer", f"{NEW_DATA}/no_validation", ["no split validation, only train"]),
+    ("train_accelerate", f"{NEW_DATA}/torn_arguments", ["torn_arguments/arguments.json", "delete"]),
+    ("train_trainer", f"{NEW_DATA}/no_arguments", ["no_arguments/arguments.json", "make it again"]),
+    ("train_trainer", f"{NEW_DATA}/no_dataset", ["no_dataset", "make it again"]),
+    *[
+        (script, f"{NEW_DATA}/empty", ["empty holds no prepared data", "prepare_data.py"])
+        for script in ("baseline", "train_trainer", "train_accelerate")
+    ],
     # checkpoints
     ("train_trainer", f"{TRAIN} --model {{here}}/bad", ["bad", "--model"]),
     ("train_accelerate", f"{TRAIN} --model {{here}}/empty", ["empty", "--model"]),
     ("predict", "--model {here}/bad hello", ["bad", "--model"]),
-    ("predict", "--model {here}/remote hello", ["remote", "--model"]),
-    ("train_trainer", f"{TRAIN} --model {{here}}/no_decoder", ["decoder", "missing", "random"]),
-    ("predict", "--model {here}/no_decoder hello", ["decoder", "missing", "random"]),
+    ("train_trainer", f"{TRAIN} --model {{here}}/no_decoder", ["decoder", "lacks", "random"]),
+    ("predict", "--model {here}/no_decoder hello", ["decoder", "lacks", "random"]),
     ("train_accelerate", f"{TRAIN} --model {{here}}/no_tokenizer", ["no_tokenizer", "tokenizer"]),
     ("predict", "--model {here}/no_tokenizer hello", ["no_tokenizer", "tokenizer"]),
     ("predict", "--model user/nowhere hello", ["user/nowhere", "--model"]),
-    *[(script, f"{TRAIN} --report-to {name}", [f"--report-to {name} is not installed", "pip install"])
-      for script in ("train_trainer", "train_accelerate") for name in ("clearml", "json")],
     # folders that are not ours
-    ("prepare_data", "--data {here}/raw", ["raw", "not written by this program", "another"]),
-    ("prepare_data", "--dataset {here}/raw --data {here}/raw", ["raw would overwrite", "name a folder"]),
-    ("prepare_data", "--dataset {here}/raw --data {here}/raw/prepared", ["prepared would overwrite", "name a folder"]),
+    ("prepare_data", "--data {here}/raw", ["raw", OURS, "another folder"]),
+    ("prepare_data", "--dataset {here}/raw --data {here}/raw", ["raw would overwrite"]),
+    ("prepare_data", "--dataset {here}/raw --data {here}/raw/new", ["raw/new would overwrite"]),
     ("prepare_data", "--dataset {here}/good.csv --data {here}", ["would overwrite", "good.csv"]),
-    ("prepare_data", "--data {here}/torn", ["torn", "not written by this program"]),
-    ("train_trainer", "--data {data} --output-dir {here}/notes", ["notes", "README.md", "another"]),
-    ("train_accelerate", "--data {data} --output-dir {here}/notes", ["notes", "README.md", "another"]),
-    ("train_trainer", "--data {data} --output-dir {here}/other", ["results.json", "not written by this program"]),
-    ("baseline", "--data {data} --output-dir {here}/notes", ["notes", "README.md", "another"]),
-    ("train_accelerate", "--data {data} --output-dir .", ["not written by this program", "another"]),
+    ("prepare_data", "--data {here}/torn", ["cannot read", "torn/arguments.json"]),
+    ("prepare_data", "--data {here}/theirs", ["theirs", OURS]),
+    ("train_trainer", "--data {data} --output-dir {here}/notes", ["notes", OURS]),
+    ("train_accelerate", "--data {data} --output-dir {here}/notes", ["notes", OURS]),
+    ("train_trainer", "--data {data} --output-dir {here}/other", ["other", OURS]),
+    ("baseline", "--data {data} --output-dir {here}/notes", ["notes", OURS]),
+    ("baseline", "--data {data} --output-dir {data}", ["would overwrite", "which is read"]),
+    ("train_accelerate", "--data {data} --output-dir .", [OURS, "another folder"]),
     ("train_trainer", "--data {data} --output-dir {here}/a_file", ["a_file", "File exists"]),
-    ("train_accelerate", "--data {data} --output-dir {here}/a_file/model", ["a_file", "Not a directory"]),
-    ("train_trainer", f"--data {{data}} --output-dir {{here}}/{'long' * 80}", ["File name too long"]),
-    ("train_accelerate", "--data {data} --model {here}/ours --output-dir {here}/ours", ["ours would overwrite"]),
-    ("train_trainer", "--data {data} --model {here}/ours/old --output-dir {here}/ours", ["ours would overwrite", "ours/old"]),
-]  # fmt: skip
+    ("train_accelerate", "--data {data} --output-dir {here}/a_file/model", ["a_file/model"]),
+    ("train_trainer", f"--data {{data}} --output-dir {{here}}/{'long' * 80}", ["name too long"]),
+    ("train_accelerate", "--data {data} --output-dir {data}/model", ["would overwrite"]),
+    ("train_accelerate", "--data {data} --model {model} --output-dir {model}", ["would overwrite"]),
+    (
+        "train_trainer",
+        "--data {data} --model {model} --output-dir {here}/link_to_model",
+        ["link_to_model would overwrite"],
+    ),
+]
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory, prepared):
-    """A folder with FILES, an empty folder, checkpoints that lack something and prepared data that does."""
+def small(prepared, tmp_path_factory):
+    """Prepared data of a few rows, and in it tiny-mt5, on which a training takes seconds."""
+    return copy_data(prepared[0], tmp_path_factory.mktemp("small") / "data", train=48, validation=8)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, small):
+    """A folder with FILES, an empty folder, and checkpoints and prepared data that lack a part."""
     here = tmp_path_factory.mktemp("here")
     (here / "empty").mkdir()
     for name, content in FILES.items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
-        content = content.replace("{here}", str(here)) if name.endswith(".py") else content
-        (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        if isinstance(content, str):
+            content = content.replace("{here}", str(here)).encode()
+        (here / name).write_bytes(content)
     (here / "link.csv").symlink_to(here / "good.csv")
+    (here / "link_to_model").symlink_to(small / "tiny-mt5")
     os.mkfifo(here / "pipe")
-    (here / "ours/old").mkdir(parents=True, exist_ok=True)
-    tiny = prepared[0] / "tiny-mt5"
     for name in ("no_decoder", "no_tokenizer"):
-        shutil.copytree(tiny, here / name)
-    weights = load_file(tiny / "model.safetensors")
-    save_file({key: value for key, value in weights.items() if "decoder" not in key}, here / "no_decoder/model.safetensors",
-              metadata={"format": "pt"})  # fmt: skip
+        shutil.copytree(small / "tiny-mt5", here / name)
+    weights = load_file(small / "tiny-mt5/model.safetensors")
+    kept = {key: value for key, value in weights.items() if "decoder" not in key}
+    save_file(kept, here / "no_decoder/model.safetensors", metadata={"format": "pt"})
     for file in ("tokenizer.json", "spiece.model", "tokenizer_config.json"):
         (here / "no_tokenizer" / file).unlink(missing_ok=True)
-    train = load_from_disk(prepared[0])["train"].select(range(20))
+    train = load_from_disk(small)["train"].select(range(20))
     DatasetDict({"train": train}).save_to_disk(here / "no_validation")
-    shutil.copy(prepared[0] / "arguments.json", here / "no_validation")
-    for name in ("broken_arguments", "no_arguments"):
+    shutil.copy(small / "arguments.json", here / "no_validation")
+    for name in ("torn_arguments", "no_arguments", "no_dataset"):
         DatasetDict({"train": train, "validation": train}).save_to_disk(here / name)
-    (here / "broken_arguments/arguments.json").write_text('{"preset": ')
+    (here / "torn_arguments/arguments.json").write_text('{"preset": ')
+    (here / "no_dataset/arguments.json").write_text('{"preset": "sample"}')
     return here
 
 
 def snapshot(folder):
-    """Return {path: bytes} of all files below a folder; empty folders and locks do not count."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != common.LOCK}
+    """Return {path: bytes} of all files below a folder; empty folders do not count."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def refusal(script, flags, monkeypatch, capsys):
-    """Call the script's ``main()`` with ``flags``; return its one line."""
+    """Run the script's ``main()`` with ``flags``; return its one line."""
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags])
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
+    handler = signal.getsignal(signal.SIGTERM)
+    module = importlib.import_module(script)
     capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        importlib.import_module(script).main()
+    try:
+        with pytest.raises(SystemExit) as exit_, common.command_line():
+            module.main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     assert exit_.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{script}.py: error: ")]
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{script}.py: error: ")]
     return line
 
 
-@pytest.mark.parametrize(("script", "flags", "words"), REFUSED, ids=[f"{row[0]} {row[1]}"[:90] for row in REFUSED])
+@pytest.mark.parametrize(
+    ("script", "flags", "words"), REFUSED, ids=[f"{row[0]} {row[1]}"[:90] for row in REFUSED]
+)
 def test_one_line_says_what_is_wrong_and_nothing_is_lost(
-    script, flags, words, here, prepared, trained, monkeypatch, capsys
+    script, flags, words, here, small, monkeypatch, capsys
 ):
     monkeypatch.chdir(here)
     before = snapshot(here)
-    flags = flags.format(here=here, data=prepared[0], model=trained["trainer"])
+    flags = flags.format(here=here, data=small, model=small / "tiny-mt5")
     line = refusal(script, [flag.strip("'") for flag in flags.split(" ")], monkeypatch, capsys)
     assert all(word in line for word in words), line
     assert snapshot(here) == before
 
 
-def test_titles_that_cannot_be_written_whole_leave_the_old_ones(here, trained, tmp_path, monkeypatch, capsys):
+def test_titles_that_cannot_be_written_whole_leave_the_old_ones(
+    here, small, tmp_path, monkeypatch, capsys
+):
     def write_half(rows, path, **options):
         path.write_text("half of")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Dataset, "to_json", write_half)
-    (tmp_path / "titles.jsonl").write_text("old titles")
-    flags = ["--model", str(trained["trainer"]), "--input", str(here / "good.csv"), "--output"]
-    assert "No space left" in refusal("predict", [*flags, str(tmp_path / "titles.jsonl")], monkeypatch, capsys)
+    titles = tmp_path / "titles.jsonl"
+    titles.write_text("old titles")
+    flags = ["--model", small / "tiny-mt5", "--input", here / "good.csv", "--output", titles]
+    assert "No space left" in refusal("predict", list(map(str, flags)), monkeypatch, capsys)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old titles"]
 
 
@@ -220,7 +289,7 @@ def test_what_is_in_the_way_of_a_new_file_leaves_the_old_ones(obstacle, tmp_path
     key, other = tmp_path / "config.json", tmp_path / "log.csv"
     key.write_text("old")
     other.symlink_to(key) if obstacle == "a link" else other.mkdir()
-    with pytest.raises(SystemExit), common.new_files(key) as folder:
+    with pytest.raises(SystemExit), common.new_files(tmp_path) as folder:
         for name in ("config.json", "log.csv"):
             (folder / name).write_text("new")
     assert f"{other} is in the way" in capsys.readouterr().err
@@ -228,27 +297,66 @@ def test_what_is_in_the_way_of_a_new_file_leaves_the_old_ones(obstacle, tmp_path
 
 
 COMMANDS = [  # the same through the real command, from the root of the project
-    ("predict.py", "--modle x", "predict.py: error: unrecognized arguments: --modle (see --help)"),
-    ("prepare_data.py", "--validation-share nan", "nan is not from 0 to 0.9"),
+    ("predict.py", "--modle x", "predict.py: error: unrecognized arguments: --modle"),
+    ("prepare_data.py", "--validation-share nan", "nan is not a number from 0 up"),
     ("prepare_data.py", "--data data", "data would overwrite data/sample"),
-    ("baseline.py", "--output-dir tests", "tests holds "),
-    ("baseline.py", "--data data --output-dir {new}", "data holds "),
+    ("baseline.py", "--output-dir tests", f"tests {OURS}"),
+    ("baseline.py", "--data data --output-dir {new}", "data holds no prepared data"),
     ("train_trainer.py", "--seed -1", "-1 is not from 0 to 4294967295"),
-    ("train_trainer.py", "--output-dir .", "was not written by this program"),
-    ("train_accelerate.py", "--output-dir README.md", "File exists"),
-    ("train_accelerate.py", "--max-steps 0", "0 is not from 1"),
-    ("predict.py", "hello", "run: python train_trainer.py --preset sample"),
-    ("predict.py", "--preset amazon hello", "run: python train_trainer.py --preset amazon"),
+    ("train_trainer.py", "--data {data} --output-dir .", OURS),
+    ("train_accelerate.py", "--data {data} --output-dir README.md", "README.md is a file"),
+    ("train_accelerate.py", "--epochs 0", "--epochs 0 is less than 1"),
+    ("predict.py", "hello", "run train_trainer.py --preset sample"),
+    ("predict.py", "--preset amazon hello", "run train_trainer.py --preset amazon"),
 ]
 
 
 @pytest.mark.parametrize(("script", "flags", "words"), COMMANDS)
-def test_the_command_ends_with_one_line_and_code_2(script, flags, words, tmp_path):
+def test_the_command_ends_with_one_line_and_code_2(script, flags, words, small, tmp_path):
     if "hello" in flags and (ROOT / "results").exists():
         pytest.skip("a model was trained in this folder")
-    result = run(script, *flags.format(new=tmp_path / "new").split(), check=False)
-    assert result.returncode == 2 and result.stdout == "" and "Traceback" not in result.stderr
+    flags = flags.format(new=tmp_path / "new", data=small).split()
+    result = run(script, *flags, check=False)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
     assert words in [line for line in result.stderr.splitlines() if ": error: " in line][0]
+
+
+def start(*command, **environment):
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**ENVIRONMENT, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        ("train_trainer.py", "--data {here}/no_validation", "no split validation"),
+        ("train_accelerate.py", "--data {data} --output-dir {here}/notes", OURS),
+        (
+            "train_accelerate.py",
+            "--data {data} --learning-rate 1e30 --batch-size 4",
+            "lower --learning-rate",
+        ),
+        (
+            "train_trainer.py",
+            "--data {data} --learning-rate 1e30 --batch-size 4",
+            "lower --learning-rate",
+        ),
+    ],
+)
+def test_each_of_two_processes_ends_with_its_own_line(script, flags, words, here, small, tmp_path):
+    flags = f"--output-dir {tmp_path}/model --epochs 1 {flags}".format(here=here, data=small)
+    processes = [start(script, *flags.split(), **rank) for rank in ranks(2)]
+    for rank, process in enumerate(processes):
+        printed = process.communicate(timeout=120)[0]
+        assert process.returncode == 2 and "Traceback" not in printed
+        (line,) = [line for line in printed.splitlines() if ": error" in line]
+        assert line.startswith(f"{script}: error on process {rank}: ") and words in line
 
 
 # ---- what data may not do ----------------------------------------------------------------------
@@ -264,51 +372,294 @@ class Executes:
         return (open, (str(self.path), "w"))
 
 
-def test_no_pickle_is_executed(prepared, tmp_path, monkeypatch, capsys):
-    mark, model, output = tmp_path / "executed", tmp_path / "model", tmp_path / "output"
-    code = pickle.dumps(Executes(mark))
-    shutil.copytree(prepared[0] / "tiny-mt5", model)
+def mark_unfinished(output):
+    """Make a finished run look as if it had been killed after its last checkpoint."""
+    arguments = read_json(output / "arguments.json")
+    common.write_json(output / "arguments.json", {**arguments, "finished": False})
+
+
+def test_no_pickle_of_a_model_is_executed(small, tmp_path, monkeypatch, capsys):
+    mark, model = tmp_path / "executed", tmp_path / "model"
+    shutil.copytree(small / "tiny-mt5", model)
     (model / "model.safetensors").unlink()
     for name in ("pytorch_model.bin", "training_args.bin", "tokenizer.pkl"):
-        (model / name).write_bytes(code)
+        (model / name).write_bytes(pickle.dumps(Executes(mark)))
     assert "--model" in refusal("predict", ["--model", str(model), "hello"], monkeypatch, capsys)
-    for script in ("trainer", "accelerate"):
-        flags = ["--data", prepared[0], "--output-dir", output / script, "--max-steps", 2, "--save-steps", 1]
-        run(f"train_{script}.py", *flags)
-        for file in (output / script / "checkpoints/checkpoint-2").iterdir():
-            if file.suffix not in (".json", ".safetensors"):
-                file.write_bytes(code.ljust(file.stat().st_size, b"\0"))  # another size would be seen before
-        (output / script / "checkpoints/checkpoint-2/custom_checkpoint_0.pkl").write_bytes(code)
-        result = run(f"train_{script}.py", *flags, "--resume", check=False)
-        assert result.returncode != 0 or script == "trainer", "it must not go on with what it cannot read"
+    flags = ["--data", str(small), "--model", str(model), "--output-dir", str(tmp_path / "out")]
+    assert "--model" in refusal("train_accelerate", flags, monkeypatch, capsys)
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("script", ["train_trainer.py", "train_accelerate.py"])
+def test_no_pickle_of_a_checkpoint_is_executed(script, small, tmp_path):
+    executed, output = tmp_path / "executed", tmp_path / "output"
+    flags = ["--data", small, "--output-dir", output, "--epochs", 1]
+    run(script, *flags)
+    (checkpoint,) = common.find_checkpoints(output)
+    whole = tmp_path / "whole"
+    shutil.copytree(checkpoint, whole)
+    pickles = [
+        path.name for path in whole.iterdir() if path.suffix not in (".json", ".safetensors")
+    ]
+    assert len(pickles) > 2
+    for name in [*pickles, "custom_checkpoint_0.pkl"]:
+        shutil.rmtree(checkpoint)
+        shutil.copytree(whole, checkpoint)
+        mark_unfinished(output)
+        (checkpoint / name).write_bytes(pickle.dumps(Executes(executed)))
+        result = run(script, *flags, "--resume", check=False)
+        assert not executed.exists(), name
+        assert "Going on from" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "script", ["predict.py", "train_trainer.py", "train_accelerate.py", "prepare_data.py"]
+)
+def test_no_code_of_a_checkpoint_is_executed_even_if_standard_input_says_y(
+    script, here, small, tmp_path
+):
+    flags = {
+        "predict.py": ["A book."],
+        "prepare_data.py": ["--dataset", here / "good.csv", "--data", tmp_path / "data"],
+    }
+    flags = flags.get(script, ["--data", small, "--output-dir", tmp_path / "model"])
+    result = run(script, *flags, "--model", here / "remote", stdin="y\ny\ny\n", check=False)
+    assert result.returncode == 2 and "cannot load --model" in result.stderr
+    assert not (here / "executed").exists()
+
+
 def test_a_password_in_an_address_is_not_shown(tmp_path):
-    environment = {"HF_ENDPOINT": "http://user:secret@127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    result = run("predict.py", "--model", "google/mt5-small", "A book.", check=False, **environment)
-    assert result.returncode == 2 and "127.0.0.1:9" in result.stderr and "secret" not in result.stderr + result.stdout
+    endpoint = "http://user:secret@127.0.0.1:9"
+    environment = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    flags = ["--model", "google/mt5-small", "A book."]
+    result = run("predict.py", *flags, check=False, **environment)
+    assert result.returncode == 2 and "127.0.0.1:9" in result.stderr
+    assert "secret" not in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    ("plain ñ 本 😀\nnew line", "plain ñ 本 😀\nnew line"), ("\x1b[31mred", "\\u001b[31mred"),
-    ("abc\u202edef", "abc\\u202edef"), ("bell\x07", "bell\\u0007"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ñ 本 😀\nnew line", "plain ñ 本 😀\nnew line"),
+        ("\x1b[31mred", "\\u001b[31mred"),
+        ("abc\u202edef", "abc\\u202edef"),
+        ("bell\x07", "bell\\u0007"),
+    ],
+)
 def test_text_cannot_steer_the_terminal(text, shown):
     assert common.printable(text) == shown
 
 
-def test_reviews_are_printed_escaped(trained):
-    printed = run("predict.py", "--model", trained["trainer"], "good\x1b[2J book \u202e").stdout
+def test_reviews_are_printed_escaped(small):
+    printed = run("predict.py", "--model", small / "tiny-mt5", "good\x1b[2J book \u202e").stdout
     assert "\\u001b[2J" in printed and "\x1b" not in printed and "\u202e" not in printed
 
 
-# ---- runs that meet ----------------------------------------------------------------------------
+# ---- runs that meet in one folder --------------------------------------------------------------
 
 
-def start(*command):
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """{script: folder of a run of one epoch that has finished}; its tests work on a copy."""
+    folders = {}
+    for script in ("train_trainer.py", "train_accelerate.py"):
+        folders[script] = tmp_path_factory.mktemp("finished") / "model"
+        run(script, "--data", small, "--output-dir", folders[script], "--epochs", 1)
+    return folders
+
+
+OTHER_FLAGS = [  # of a run that was started with --epochs 1, with what its --resume says
+    ("--epochs 2", "the run was started with epochs 1, not 2"),
+    ("--epochs 1 --seed 1", "seed 42, not 1"),
+    ("--epochs 1 --rouge rouge_score", "rouge language, not rouge_score"),
+    ("--epochs 1 --max-train-samples 40", "max_train_samples None, not 40"),
+    ("--epochs 1 --num-beams 2", "num_beams None, not 2"),
+]
+
+
+@pytest.mark.parametrize("script", ["train_trainer", "train_accelerate"])
+def test_a_run_that_has_not_ended_is_resumed_with_its_own_flags_and_script_or_not_at_all(
+    script, small, finished, tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "model"
+    shutil.copytree(finished[f"{script}.py"], output)
+    mark_unfinished(output)
+    before = snapshot(output)
+    run_flags = ["--data", str(small), "--output-dir", str(output)]
+    for flags, words in OTHER_FLAGS:
+        flags = [*run_flags, *flags.split(), "--resume"]
+        assert words in refusal(script, flags, monkeypatch, capsys)
+    other = "train_accelerate" if script == "train_trainer" else "train_trainer"
+    line = refusal(other, [*run_flags, "--epochs", "1", "--resume"], monkeypatch, capsys)
+    assert f"started with script {script}.py, not {other}.py" in line
+    line = refusal(script, [*run_flags, "--epochs", "1"], monkeypatch, capsys)
+    assert "holds a run that has not ended; use --resume, or delete it" in line
+    result = run(f"{script}.py", *run_flags, "--epochs", 1, "--resume", processes=2, check=False)
+    assert result.returncode == 2 and "started with processes 1, not 2" in result.stderr
+    assert snapshot(output) == before
+
+
+@pytest.mark.parametrize("script", ["train_trainer.py", "train_accelerate.py"])
+def test_a_finished_run_is_replaced_and_what_is_not_of_it_stays(script, small, finished, tmp_path):
+    output = tmp_path / "model"
+    shutil.copytree(finished[script], output)
+    scores = read_json(output / "results.json")["scores"]["all"]["model"]["rouge1"]["f1"]
+    before = snapshot(output)
+    flags = ["--data", small, "--output-dir", output, "--epochs", 1]
+    for processes in (1, 2):  # --resume only prints the scores, on one of the processes
+        printed = run(script, *flags, "--seed", 1, "--resume", processes=processes).stdout
+        assert f"{scores:.2f} [" in printed and printed.count("holds a finished run") == 1
+        assert snapshot(output) == before
+    mine = [output / name for name in ("notes.txt", "checkpoint-notes/a.json", "runs/b.txt")]
+    if script == "train_accelerate.py":  # the Trainer itself counts each checkpoint-<number>
+        mine.append(output / "checkpoint-500/c.bin")
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("somebody's")
+    (output / f"{common.NEW}of-a-killed-run").mkdir()
+    run(script, *flags, "--seed", 1)
+    assert all(path.read_text() == "somebody's" for path in mine)
+    assert read_json(output / "results.json")["arguments"]["seed"] == 1
+    assert (output / "model.safetensors").read_bytes() != before[output / "model.safetensors"]
+    assert not list(output.glob(f"{common.NEW}*"))
+
+
+def test_a_torn_file_of_a_checkpoint_is_named(small, finished, tmp_path):
+    output = tmp_path / "model"
+    flags = ["--data", small, "--output-dir", output, "--epochs", 1, "--resume"]
+    for file in ("optimizer.bin", "model.safetensors", "scheduler.bin", "progress.json"):
+        shutil.copytree(finished["train_accelerate.py"], output, dirs_exist_ok=True)
+        mark_unfinished(output)
+        os.truncate(output / "checkpoint-1" / file, 10)
+        result = run("train_accelerate.py", *flags, check=False)
+        assert result.returncode == 2 and "Traceback" not in result.stderr
+        assert f"cannot read {output}/checkpoint-1" in result.stderr
+
+
+# ---- killed while files are replaced -----------------------------------------------------------
+
+
+def kill_at(moment, script, *flags):
+    """Run a script that is killed at the n-th change below its folder; return its exit code."""
+    return run(ROOT / "tests/kill_at.py", script, moment, *flags, check=False).returncode
+
+
+def restore(folder, earlier):
+    shutil.rmtree(folder, ignore_errors=True)
+    if earlier.exists():
+        shutil.copytree(earlier, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("earlier_run", [True, False])
+def test_a_killed_preparation_leaves_no_mixture(earlier_run, tmp_path):
+    for name, count in (("old", 40), ("new", 60)):
+        rows = [
+            {"review_body": f"Book {n} was good", "review_title": f"A good book {n}"}
+            for n in range(count)
+        ]
+        Dataset.from_list(rows).to_csv(tmp_path / f"{name}.csv")
+    flags = ["--languages", "en", "--categories", "--data", tmp_path / "data", "--dataset"]
+    if earlier_run:
+        run("prepare_data.py", *flags, tmp_path / "old.csv")
+        shutil.copytree(tmp_path / "data", tmp_path / "earlier")
+    moment, torn = 1, 0
+    while (code := kill_at(moment, "prepare_data", *flags, tmp_path / "new.csv")) == 9:
+        if (tmp_path / "data/dataset_dict.json").exists():
+            rows = len(load_from_disk(tmp_path / "data")["train"])
+            corpus = str(tmp_path / f"{'old' if rows == 40 else 'new'}.csv")
+            assert read_json(tmp_path / "data/arguments.json")["dataset"] == corpus
+        else:
+            torn += 1
+            common.check_folder(tmp_path / "data")  # the same command may write to it again
+            assert not list((tmp_path / "data").glob(f"{common.NEW}*"))
+        if torn == 3:
+            run("prepare_data.py", *flags, tmp_path / "old.csv")
+            assert len(load_from_disk(tmp_path / "data")["train"]) == 40
+        restore(tmp_path / "data", tmp_path / "earlier")
+        moment += 1
+    assert code == 0 and torn > 3
+    assert len(load_from_disk(tmp_path / "data")["train"]) == 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_trainer", "train_accelerate"])
+def test_a_run_that_is_killed_while_it_saves_ends_the_same_when_it_is_resumed(
+    script, small, finished, tmp_path
+):
+    output, reference = tmp_path / "model", tmp_path / "reference"
+    flags = ["--data", small, "--epochs", 1, "--seed", 2, "--output-dir"]
+    run(f"{script}.py", *flags, reference)
+    weights = (reference / "model.safetensors").read_bytes()
+    moment, resumed, over = 1, 0, False
+    while not over:
+        restore(output, finished[f"{script}.py"])  # the run before, with seed 42
+        over = kill_at(moment, script, *flags, output) == 0
+        if (output / "config.json").exists():  # no mixture of the two runs can be loaded
+            new = (output / "model.safetensors").read_bytes() == weights
+            results = output / "results.json"
+            assert not results.exists() or read_json(results)["arguments"]["seed"] == (
+                2 if new else 42
+            )
+        if read_json(output / "arguments.json")["seed"] == 2:
+            run(f"{script}.py", *flags, output, "--resume")
+            assert read_json(output / "arguments.json")["finished"]
+            same = ["model.safetensors", "config.json", "generation_config.json", "results.json"]
+            if script == "train_accelerate":  # the Trainer's log has times
+                same.append("log.csv")
+            for file in same:
+                written = (output / file).read_text("latin-1").replace(str(output), str(reference))
+                if file == "results.json":
+                    written = written.replace('"resume": true', '"resume": false')
+                assert written == (reference / file).read_text("latin-1"), file
+            assert not list(output.glob(f"{common.NEW}*"))
+            resumed += 1
+        moment += 3
+    assert moment > 15 and resumed > 4
+
+
+# ---- full disks, terminals, pipes, signals -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "megabytes"),  # of the largest file: weights take 5, the optimizer's moments 10
+    [("train_trainer.py", 6), ("train_accelerate.py", 6), ("train_accelerate.py", 2)],
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(script, megabytes, small, finished, tmp_path):
+    output = tmp_path / "model"
+    shutil.copytree(finished[script], output)
+    before = snapshot(output)
+    flags = ["--data", small, "--output-dir", output, "--epochs", 1, "--seed", 1]
+    result = subprocess.run(
+        [sys.executable, script, *map(str, flags)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes << 20,) * 2),
+    )
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "the space on the disk" in result.stderr.splitlines()[-1]
+    if script == "train_trainer.py" or megabytes == 2:  # nothing new was saved, so the old model is
+        for name in ("model.safetensors", "config.json", "results.json"):
+            assert (output / name).read_bytes() == before[output / name]
+    run(script, *flags, "--resume")
+    assert read_json(output / "arguments.json")["finished"]
+
+
+def test_head_an_ascii_terminal_and_closed_streams(small):
+    command = f"{sys.executable} predict.py --model {small / 'tiny-mt5'} --data {small}"
+    shell = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True, "shell": True}
+    result = subprocess.run(f"{command} --examples $(seq 0 40) | head -1", **shell)
+    assert result.returncode == 0 and "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+    ascii_ = {**shell, "env": {**ENVIRONMENT, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}}
+    result = subprocess.run(f"{command} '¿Qué tal?'", **ascii_)
+    assert result.returncode == 0 and "\\xbfQu\\xe9 tal?" in result.stdout
+    result = subprocess.run(f"{command} - <&-", **shell)
+    assert result.returncode == 2 and "standard input is closed" in result.stderr
+    result = subprocess.run(f"{command} 'A book.' >&-", **shell)
+    assert result.returncode == 0 and "Traceback" not in result.stderr
 
 
 def wait_for(path):
@@ -319,171 +670,74 @@ def wait_for(path):
     raise AssertionError(f"{path} did not come")
 
 
-def test_two_runs_in_one_folder_and_two_preparations(reviews, prepared, tmp_path):
-    first = start("train_accelerate.py", "--data", prepared[0], "--output-dir", tmp_path / "model", "--epochs", 50)
-    wait_for(tmp_path / "model" / common.LOCK)
-    second = run("train_trainer.py", "--data", prepared[0], "--output-dir", tmp_path / "model", check=False)
-    assert second.returncode == 2 and "another run writes to" in second.stderr
-    first.send_signal(signal.SIGINT)
-    assert first.wait() == 130
-    preparations = [start("prepare_data.py", "--dataset", reviews, "--data", tmp_path / "data") for _ in range(2)]
-    printed = [process.communicate()[0] for process in preparations]
-    assert sorted(process.returncode for process in preparations) == [0, 2]
-    assert sorted("another run writes to" in text for text in printed) == [False, True]
-
-
-def test_checkpoints_of_others_stay(prepared, tmp_path):
-    flags = ["--data", prepared[0], "--output-dir", tmp_path / "model", "--max-steps", 3, "--save-steps", 1]
-    for script in ("trainer", "accelerate"):
-        run(f"train_{script}.py", *flags)
-        notes = [
-            tmp_path / "model/checkpoints/checkpoint-notes/a.txt",
-            tmp_path / "model/checkpoints/checkpoint-500/b.bin",
-            tmp_path / "model/checkpoints/checkpoint-500/run.json",
-        ]
-        for note in notes:
-            note.parent.mkdir(exist_ok=True)
-            note.write_text('{"note": "somebody\'s"}')
-        run(f"train_{script}.py", *flags)
-        assert all("somebody's" in note.read_text() for note in notes)
-
-
-SCRIPTS = [("trainer", "accelerate", "optimizer.pt"), ("accelerate", "trainer", "random_states_0.pkl")]
-
-
-@pytest.mark.parametrize(("script", "other", "file"), SCRIPTS)
-def test_only_a_whole_checkpoint_of_the_same_script_is_resumed(prepared, tmp_path, script, other, file):
-    flags = ["--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 2]
-    run(f"train_{script}.py", *flags)
-    newest, copy = tmp_path / "checkpoints/checkpoint-2", tmp_path / "checkpoints/checkpoint-copy"
-    shutil.copytree(newest, copy)
-    result = run(f"train_{other}.py", *flags, "--resume", check=False)
-    assert result.returncode == 2 and f"{newest} was written with script train_{script}.py" in result.stderr
-    for damage in (lambda path: os.truncate(path, 10), os.unlink):
-        damage(newest / file)
-        result = run(f"train_{script}.py", *flags, "--resume", check=False)
-        assert result.returncode == 2 and f"{newest} lacks {file}" in result.stderr
-    assert (copy / file).exists()
-
-
-# ---- killed while files are replaced -----------------------------------------------------------
-
-
-def kill_at(moment, script, *flags):
-    """Run a script that is killed at the n-th replacement or removal below its folder; return its exit code."""
-    return run(ROOT / "tests/kill_at.py", script, moment, *flags, check=False).returncode
-
-
-def restore(folder, earlier):
-    shutil.rmtree(folder)
-    shutil.copytree(earlier, folder)
-
-
-@pytest.mark.slow
-def test_a_killed_preparation_leaves_no_mixture(tmp_path):
-    rows = [
-        {"review_body": f"Book {n} was good", "review_title": f"A good book {n}", "language": "en"} for n in range(60)
-    ]
-    for name, count in (("old", 40), ("new", 60)):
-        Dataset.from_list(rows[:count]).to_csv(tmp_path / f"{name}.csv")
-    flags = ["--languages", "en", "--categories", "--data", tmp_path / "data", "--dataset"]
-    run("prepare_data.py", *flags, tmp_path / "old.csv")
-    shutil.copytree(tmp_path / "data", tmp_path / "earlier")
-    moment, torn = 1, 0
-    while (code := kill_at(moment, "prepare_data", *flags, tmp_path / "new.csv")) == 9:
-        assert (tmp_path / "data" / common.LOCK).exists()  # the same command may write to it again
-        if (tmp_path / "data/dataset_dict.json").exists():
-            rows = len(load_from_disk(tmp_path / "data")["train"])
-            corpus = str(tmp_path / f"{'old' if rows == 40 else 'new'}.csv")
-            assert read_json(tmp_path / "data/arguments.json")["dataset"] == corpus
-        else:
-            torn += 1
-        if torn == 3:
-            run("prepare_data.py", *flags, tmp_path / "old.csv")
-        restore(tmp_path / "data", tmp_path / "earlier")
-        moment += 1
-    assert code == 0 and moment > 7 and torn > 3
-    assert len(load_from_disk(tmp_path / "data")["train"]) == 60
-
-
-@pytest.mark.slow
-def test_a_killed_final_save_leaves_a_run_to_resume(prepared, tmp_path):
-    flags = ["--data", prepared[0], "--max-steps", 2, "--output-dir", tmp_path / "model"]
-    run("train_accelerate.py", *flags, "--seed", 1)
-    shutil.copytree(tmp_path / "model", tmp_path / "earlier")
-    old, moment, resumed = (tmp_path / "model/model.safetensors").read_bytes(), 0, 0
-    while True:
-        moment += 1
-        restore(tmp_path / "model", tmp_path / "earlier")
-        if kill_at(moment, "train_accelerate", *flags, "--seed", 2) == 0:
-            break
-        if (tmp_path / "model/config.json").exists():
-            same = (tmp_path / "model/model.safetensors").read_bytes() == old
-            assert same == (read_json(tmp_path / "model/results.json")["arguments"]["seed"] == 1)
-        if list((tmp_path / "model/checkpoints").glob("checkpoint-2/run.json")) and moment % 4 == 0:
-            run("train_accelerate.py", *flags, "--seed", read_json(
-                tmp_path / "model/checkpoints/checkpoint-2/run.json")["run"]["seed"], "--resume")  # fmt: skip
-            assert [path.name for path in (tmp_path / "model").glob(".*")] == [
-                common.LOCK
-            ]  # nothing of the killed one
-            resumed += 1
-    assert moment > 10 and resumed
-    assert (tmp_path / "model/model.safetensors").read_bytes() != old
-
-
-@pytest.mark.parametrize("script", ["train_trainer", "train_accelerate"])
-def test_a_resumed_run_that_is_killed_is_not_taken_for_the_finished_one_before(prepared, tmp_path, script):
-    flags = ["--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 3, "--save-steps", 1]
-    run(f"{script}.py", *flags)
-    shutil.rmtree(tmp_path / "checkpoints/checkpoint-3")
-    assert kill_at(3, script, *flags, "--resume") == 9
-    result = run(f"{script}.py", *flags, check=False)
-    assert result.returncode == 2 and "is of a run that stopped" in result.stderr
-
-
-# ---- terminals, pipes, signals, the Hub --------------------------------------------------------
-
-
-def test_head_an_ascii_terminal_and_a_closed_standard_input(trained, prepared):
-    command = f"{sys.executable} predict.py --model {trained['trainer']} --data {prepared[0]}"
-    shell = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True, "shell": True}
-    result = subprocess.run(f"{command} --examples $(seq 0 60) | head -1", **shell)
-    assert result.returncode == 0 and "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
-    ascii_ = {**shell, "env": {**ENVIRONMENT, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}}
-    result = subprocess.run(f"{command} '¿Qué tal?'", **ascii_)
-    assert result.returncode == 0 and "\\xbfQu\\xe9 tal?" in result.stdout
-    result = subprocess.run(f"{command} - <&-", **shell)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-
-
-def test_ctrl_c_is_one_line(reviews, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_one_line(number, reviews, tmp_path):
     process = start("prepare_data.py", "--dataset", reviews, "--data", tmp_path / "data")
     wait_for(tmp_path / "data")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     printed = process.communicate()[0]
-    assert process.returncode == 130 and "prepare_data.py: stopped" in printed and "Traceback" not in printed
+    assert process.returncode == 130 and "Traceback" not in printed
+    assert printed.splitlines()[-1] == "prepare_data.py: stopped"
+
+
+@pytest.mark.parametrize("script", ["train_trainer.py", "train_accelerate.py"])
+def test_ctrl_c_ends_both_processes_and_the_run_can_be_resumed(script, small, tmp_path):
+    flags = ["--data", small, "--output-dir", tmp_path / "model"]
+    processes = [start(script, *flags, "--epochs", 500, **rank) for rank in ranks(2)]
+    name = "trainer_state.json" if script == "train_trainer.py" else "progress.json"
+    wait_for(tmp_path / "model" / f"checkpoint-{2 if script == 'train_trainer.py' else 1}" / name)
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        printed = process.communicate(timeout=60)[0]
+        assert process.returncode == 130 and f"{script}: stopped" in printed
+        assert "Traceback" not in printed
+    assert common.find_checkpoints(tmp_path / "model")
+
+
+# ---- the Hub -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "hf auth login"), (429, "try again later"), (500, "try again later")]
+    ("status", "words"),
+    [(401, "hf auth login"), (429, "try again later"), (500, "try again later")],
 )
-def test_a_busy_hub_is_not_a_bad_token(status, words, prepared, tmp_path):
+def test_a_busy_hub_is_not_a_bad_token(status, words, small, tmp_path):
+    flags = ["--data", small, "--output-dir", tmp_path / "model", "--push-to-hub", "user/titles"]
     with Hub() as hub:
         hub.status = status
-        environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_TOKEN": hub.token}
-        result = run("train_trainer.py", "--data", prepared[0], "--output-dir", tmp_path / "model",
-                     "--push-to-hub", "user/titles", check=False, **environment)  # fmt: skip
-    assert result.returncode == 2 and words in result.stderr and ("hf auth login" in result.stderr) == (status == 401)
+        environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        result = run("train_trainer.py", *flags, check=False, **environment, HF_TOKEN=hub.token)
+    assert result.returncode == 2 and words in result.stderr
+    assert ("hf auth login" in result.stderr) == (status == 401)
+
+
+def test_an_error_of_one_process_ends_both(small, tmp_path):
+    """Only the first process speaks to the Hub, which refuses its token."""
+    flags = ["--data", small, "--output-dir", tmp_path / "model", "--push-to-hub", "user/titles"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", 2]
+    with Hub() as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        environment |= {"HF_TOKEN": "hf_refused", "ACCELERATE_USE_CPU": "true"}
+        result = run(*torchrun, "train_accelerate.py", *flags, check=False, **environment)
+    assert result.returncode != 0
+    lines = re.findall(r"^train_accelerate.py: error on process .*", result.stderr, re.MULTILINE)
+    assert len(lines) == 1 and "on process 0: cannot push to user/titles" in lines[0]
 
 
 def test_a_hub_that_says_nothing_is_not_waited_for(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, never answers
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         environment = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
         started = time.monotonic()
-        result = run("predict.py", "--model", "google/mt5-small", "A book.", check=False, **environment)
+        flags = ["--model", "google/mt5-small", "A book."]
+        result = run("predict.py", *flags, check=False, **environment)
     assert result.returncode == 2 and f"cannot reach {endpoint}" in result.stderr
-    assert time.monotonic() - started < 30 + 15  # seconds, and what the imports take on a busy machine
+    # Seconds, and what the imports take on a busy machine.
+    assert time.monotonic() - started < 30 + 15
+
+
+# ---- input that must be read as it is ----------------------------------------------------------
 
 
 def test_shell_patterns_in_a_path_mean_nothing(tmp_path):
@@ -496,23 +750,16 @@ def test_shell_patterns_in_a_path_mean_nothing(tmp_path):
 
 
 def test_new_content_under_the_same_name_and_time_is_read(tmp_path):
-    source = tmp_path / "own.csv"
+    source, data = tmp_path / "own.csv", tmp_path / "data"
     for title in ("A good little book", "A fair little book"):
         source.write_text(HEAD + f"I liked it,{title},en,book\n")
         os.utime(source, (1e9, 1e9))
-        run("prepare_data.py", "--dataset", source, "--data", tmp_path / "data", "--languages", "en")
-        assert load_from_disk(tmp_path / "data")["train"]["review_title"][:] == [title]
+        run("prepare_data.py", "--dataset", source, "--data", data, "--languages", "en")
+        assert load_from_disk(data)["train"]["review_title"][:] == [title]
 
 
-def test_a_field_of_any_length_is_read(trained, tmp_path):
-    (tmp_path / "long.csv").write_text(f'review_body\n"{"word " * 40_000}"\n')
-    run(
-        "predict.py",
-        "--model",
-        trained["trainer"],
-        "--input",
-        tmp_path / "long.csv",
-        "--output",
-        tmp_path / "out.jsonl",
-    )
-    assert len(json.loads((tmp_path / "out.jsonl").read_text())["review_body"]) == 200_000
+def test_a_field_of_any_length_is_read(small, tmp_path):
+    source, output = tmp_path / "long.csv", tmp_path / "out.jsonl"
+    source.write_text(f'review_body\n"{"word " * 40_000}"\n')
+    run("predict.py", "--model", small / "tiny-mt5", "--input", source, "--output", output)
+    assert len(json.loads(output.read_text())["review_body"]) == len("word " * 40_000)
