@@ -27,7 +27,9 @@ def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)
     parser.add_argument("--output-dir", help="folder to write to")
     splits = ["validation", "test"]
-    parser.add_argument("--split", choices=splits, default="validation", help="rows to score")
+    parser.add_argument(
+        "--split", choices=splits, default="validation", help="rows to score (validation)"
+    )
     common.add_rouge_argument(parser)
     return common.parse_args(parser, PRESETS)
 

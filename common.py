@@ -10,8 +10,10 @@ import csv
 import gzip
 import json
 import logging
+import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -63,7 +65,9 @@ def argument_parser(description, presets):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a shortened flag may mean another one in a later version
     )
-    parser.add_argument("--preset", choices=list(presets), default="sample", help="see below")
+    parser.add_argument(
+        "--preset", choices=list(presets), default="sample", help="see below (sample)"
+    )
     parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
     return parser
 
@@ -239,7 +243,8 @@ def command_line():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, SafetensorError, RuntimeError) as error:
         # On a full disk safetensors and torch raise errors of their own.
-        if not isinstance(error, OSError) and not re.search("os error|write failed", str(error)):
+        of_a_file = re.search("os error|write failed|inline_container", str(error))
+        if not isinstance(error, OSError) and not of_a_file:
             raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
 
@@ -325,8 +330,8 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
-def check_processes():
-    """Print how many processes train; end the run if the launcher started others beside them."""
+def check_processes(args, rows):
+    """Print what will be trained; end the run if the launcher's processes do not work together."""
     state = process_state()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
@@ -334,19 +339,22 @@ def check_processes():
     # `accelerate launch` sets these two, and gives even a single process one core.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, os.cpu_count() // started))
-    name = "process" if started == 1 else "processes"
-    state.print(f"{started} {name} on {state.device.type}")
+    step_rows = args.batch_size * started * getattr(args, "gradient_accumulation_steps", 1)
+    steps = math.ceil(rows / step_rows)
+    processes = "1 process" if started == 1 else f"{started} processes"
+    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
+    state.print(f"{args.epochs} epochs of {steps:,} steps, written to {args.output_dir}")
 
 
-def start_run(args):
-    """Prepare --output-dir for a training; return the checkpoint to go on from, or None.
+def start_run(args, rows):
+    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     flags, and a finished run only prints its scores. Without --resume a finished run is replaced:
     its checkpoints are removed now, and its model when the new one is saved. A run that has not
     ended is not replaced.
     """
-    check_processes()
+    check_processes(args, rows)
     check_folder(args.output_dir, args.model, args.data)
     state = process_state()
     mark = Path(args.output_dir, MARK)
@@ -659,8 +667,10 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
 def adapt_other_families(args, tokenizer, model):
     """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
     positions = getattr(model.config, "max_position_embeddings", None)
+    if positions and not model.config.is_encoder_decoder:
+        positions -= args.max_target_length  # GPT-2 writes the title behind the review
     if positions and args.max_input_length > positions:
-        fail(f"{args.model} has {positions} positions; give --max-input-length {positions}")
+        fail(f"{args.model} reads {positions} tokens; give --max-input-length {positions}")
     for module in model.modules():
         # PEGASUS computes its positions. They do not learn, and DDP would wait for their gradients.
         if "Sinusoidal" in type(module).__name__:
@@ -698,7 +708,8 @@ def set_language_codes(model_inputs, languages, tokenizer):
         return model_inputs
     for language in set(languages):
         if language not in ids:
-            fail(f"the checkpoint knows no language {language}, only {', '.join(sorted(ids))}")
+            known = ", ".join(sorted(ids))
+            fail(f"the checkpoint knows {known}, not {language}; predict.py has --language")
     for name in {"input_ids", "labels"} & set(model_inputs):
         for row, language in zip(model_inputs[name], languages, strict=True):
             row[0] = ids[language]
@@ -887,6 +898,14 @@ def which_is_better(difference):
 
 
 # ---- Results -------------------------------------------------------------------------------------
+
+
+def print_scores(args, scores, rows):
+    """Print the table of a training, and a command that summarizes one of the ``rows``."""
+    print("\n" + format_scores(scores, "validation"))
+    review = shlex.quote(min(rows["review_body"], key=len))
+    print(f"\nSaved in {args.output_dir}. Try this, or a review of your own:")
+    print(printable(f"python predict.py --model {args.output_dir} {review}"))
 
 
 def save_results(folder, args, scores, log_history, finished=False):

@@ -157,7 +157,8 @@ def check_splits(args, books, dropped):
         elif not len(books[split]):
             reasons = ", ".join(reasons) or "see --languages"
             common.fail(f"no review of {args.dataset} is left in {split}: {reasons}")
-    rows = pd.concat([rows.to_pandas().assign(split=split) for split, rows in books.items()])
+    tables = [rows.to_pandas().assign(split=split) for split, rows in books.items()]
+    rows = pd.concat(tables, ignore_index=True)
     print("\n" + pd.crosstab(rows["split"], rows["language"]).to_string() + "\n")
     # A review or a title that is also in train makes a split easier, and flatters the scores.
     train = rows[rows["split"] == "train"]

@@ -63,6 +63,40 @@ PRESETS = {
 }
 
 
+def load_checkpoint(args):
+    """Return the tokenizer and the model of --model."""
+    with common.explain_checkpoint_errors(args.model):
+        # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
+        # whatever type they were saved.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
+    # up to max_target_length tokens.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    return tokenizer, model
+
+
+def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
+    """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+
+    # map() caches its result by a hash of this function and of the variables that the function
+    # uses. So it uses a few small ones, and neither the flags nor the model.
+    def preprocess_function(examples):
+        reviews = [prefix + review for review in examples["review_body"]]
+        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        # Differs from the chapter's text: with text_target= there would be only one max_length.
+        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
+        model_inputs["labels"] = labels["input_ids"]
+        # Only mBART-50 marks a text with its language. For mT5 nothing changes here.
+        return common.set_language_codes(model_inputs, examples["language"], tokenizer)
+
+    # The collator could not pad the texts, so their columns go.
+    columns = books["train"].column_names
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
+
+
 def postprocess_text(preds, labels, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum expects."""
     preds = [
@@ -74,6 +108,39 @@ def postprocess_text(preds, labels, languages):
         for label, language in zip(labels, languages, strict=True)
     ]
     return preds, labels
+
+
+def compute_metrics(rouge, summaries, rows):
+    """Return the mean F1 scores × 100 of the summaries of the ``rows``.
+
+    Differs from the chapter: the references are the titles, and not the labels, which are cut off
+    after max_target_length tokens.
+    """
+    languages = list(rows["language"])
+    decoded_preds, decoded_labels = postprocess_text(summaries, rows["review_title"], languages)
+    result = rouge.compute(
+        predictions=decoded_preds, references=decoded_labels, languages=languages
+    )
+    return {name: round(f1 * 100, 4) for name, f1 in result.items()}
+
+
+def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
+    """Return the dataloaders of the training and of the validation split.
+
+    Differs from the chapter: the training rows of a batch have about one length. In all else their
+    order is random. That saves padding: with a plain shuffle an epoch takes 30% longer on a CPU.
+    """
+    train_dataset = tokenized_datasets["train"]
+    sampler = LengthGroupedSampler(batch_size, train_dataset, generator=generator)
+    train_dataloader = DataLoader(
+        train_dataset, sampler=sampler, collate_fn=data_collator, batch_size=batch_size
+    )
+    eval_dataloader = DataLoader(
+        tokenized_datasets["validation"],
+        collate_fn=data_collator,
+        batch_size=4 * batch_size,  # four times as many rows fit, as no gradients are stored
+    )
+    return train_dataloader, eval_dataloader
 
 
 def weigh_by_label_tokens(accelerator, loss, labels):
@@ -136,6 +203,31 @@ def save_checkpoint(accelerator, output_dir, progress):
             shutil.rmtree(older)
 
 
+def push_to_hub(args, commit_message, run_as_future=False):
+    """Upload --output-dir; with ``run_as_future`` in the background, while the training goes on.
+
+    Differs from the chapter: huggingface_hub has no Repository any more.
+    """
+    return upload_folder(
+        repo_id=args.push_to_hub,
+        folder_path=args.output_dir,
+        ignore_patterns=["checkpoint-*"],
+        commit_message=commit_message,
+        run_as_future=run_as_future,
+    )
+
+
+def save_log_and_push(args, progress, rows):
+    """Save the log of all epochs beside the best model, print its scores and push both."""
+    scores = progress["best_scores"]
+    with common.new_files(args.output_dir) as folder:
+        common.save_results(folder, args, scores, progress["log_history"], finished=True)
+    common.print_scores(args, scores, rows)
+    if args.push_to_hub:
+        with common.explain_push_errors(args):
+            push_to_hub(args, "Training complete")
+
+
 def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
     # An explicit value overrides the one of `accelerate launch`, which is "no" by default.
@@ -146,70 +238,31 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
-    # whatever type they were saved.
-    with common.explain_checkpoint_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
-    # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
-    # up to max_target_length tokens.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    tokenizer, model = load_checkpoint(args)
 
-    # 3. Tokenize the reviews and their titles
-    max_input_length, max_target_length = args.max_input_length, args.max_target_length
+    # 3. Tokenize the reviews and their titles. The first process does it, and the others then find
+    # the result in the cache.
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-
-    # map() caches its result by a hash of this function and of the variables that the function
-    # uses. So it uses a few small ones, and neither args nor the model.
-    def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
-        model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks a text with its language. For mT5 nothing changes here.
-        return common.set_language_codes(model_inputs, examples["language"], tokenizer)
-
-    with accelerator.main_process_first():  # the other processes find the result in the cache
-        tokenized_datasets = books.map(
-            preprocess_function, batched=True, remove_columns=books["train"].column_names
-        )
+    lengths = (args.max_input_length, args.max_target_length)
+    with accelerator.main_process_first():
+        tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
     # 4. The dataloaders
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    # Differs from the chapter: the rows of a batch have about one length. In all else the order is
-    # random. That saves padding, so that a plain shuffle takes 30% longer on a CPU.
-    generator = torch.Generator()  # of the order; the loop seeds it before each epoch
-    sampler = LengthGroupedSampler(
-        args.batch_size, tokenized_datasets["train"], generator=generator
-    )
-    train_dataloader = DataLoader(
-        tokenized_datasets["train"],
-        sampler=sampler,
-        collate_fn=data_collator,
-        batch_size=args.batch_size,
-    )
-    eval_dataloader = DataLoader(
-        tokenized_datasets["validation"],
-        collate_fn=data_collator,
-        batch_size=4 * args.batch_size,  # four times, as no gradients are stored
+    generator = torch.Generator()  # draws the order of the rows; seeded before each epoch
+    train_dataloader, eval_dataloader = get_dataloaders(
+        tokenized_datasets, data_collator, args.batch_size, generator
     )
 
     # 5. The optimizer and the schedule
-    optimizer = AdamW(
-        model.parameters(),
-        lr=args.learning_rate,
-        weight_decay=args.weight_decay,
-        fused=True,  # one pass over the weights instead of one for each operation
-    )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. Then
-    # it takes one step per process at a time, and so it counts the steps of a single process here.
+    # "fused" updates the weights in one pass, instead of one pass for each operation.
+    settings = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+    optimizer = AdamW(model.parameters(), **settings)
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. A
+    # prepared schedule advances by one step per process, so the steps of one process count here.
+    num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
-        "linear",
-        optimizer=optimizer,
-        num_warmup_steps=0,
-        num_training_steps=args.epochs * len(train_dataloader),
+        "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
@@ -217,12 +270,10 @@ def main():
 
     # 6. The metric: evaluate's ROUGE, with the words and stems of each row's language
     rouge = common.Rouge(args.rouge)
-    titles = list(books["validation"]["review_title"])
-    languages = list(books["validation"]["language"])
 
     # 7. Start, or go on from a checkpoint
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
-    checkpoint = common.start_run(args)  # the one that --resume found in --output-dir, or None
+    checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
     if checkpoint:
         with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
             accelerator.load_state(checkpoint)
@@ -258,16 +309,9 @@ def main():
 
         # Evaluation. Each process has all summaries and computes the same scores.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        # Differs from the chapter: the references are the titles, and not the labels, which are
-        # cut off after max_target_length tokens.
-        decoded_preds, decoded_labels = postprocess_text(summaries, titles, languages)
-        result = rouge.compute(
-            predictions=decoded_preds, references=decoded_labels, languages=languages
-        )
-        result = {name: round(f1 * 100, 4) for name, f1 in result.items()}
-        accelerator.print(
-            f"Epoch {epoch + 1}: loss {epoch_loss:.3f}, eval_loss {eval_loss:.3f},", result
-        )
+        result = compute_metrics(rouge, summaries, books["validation"])
+        losses = f"loss {epoch_loss:.3f}, eval_loss {eval_loss:.3f}"
+        accelerator.print(f"Epoch {epoch + 1}: {losses}, {result}")
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
         log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # as the Trainer names them
         progress["log_history"].append(log)
@@ -278,7 +322,7 @@ def main():
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                common.wait_for_upload(args, upload)  # an upload reads the files replaced below
+                common.wait_for_upload(args, upload)  # it reads the files that are replaced now
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
                 # Written to a new folder, and moved to --output-dir when all files are there.
@@ -287,31 +331,14 @@ def main():
                     tokenizer.save_pretrained(folder)
                     common.save_results(folder, args, scores, progress["log_history"])
                 if args.push_to_hub:
-                    upload = upload_folder(
-                        repo_id=args.push_to_hub,
-                        folder_path=args.output_dir,
-                        ignore_patterns=["checkpoint-*"],
-                        commit_message=f"Training in progress epoch {epoch + 1}",
-                        run_as_future=True,  # while the next epoch trains
-                    )
+                    message = f"Training in progress epoch {epoch + 1}"
+                    upload = push_to_hub(args, message, run_as_future=True)
         save_checkpoint(accelerator, args.output_dir, progress)
 
-    # 9. The model of the best epoch is saved. Add the log of all epochs, and push the whole.
+    # 9. The model of the best epoch is saved already
     if accelerator.is_main_process:
         common.wait_for_upload(args, upload)
-        scores = progress["best_scores"]
-        with common.new_files(args.output_dir) as folder:
-            common.save_results(folder, args, scores, progress["log_history"], finished=True)
-        print(common.format_scores(scores, "validation"))
-        print(f"\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir}")
-        if args.push_to_hub:
-            with common.explain_push_errors(args):
-                upload_folder(
-                    repo_id=args.push_to_hub,
-                    folder_path=args.output_dir,
-                    ignore_patterns=["checkpoint-*"],
-                    commit_message="Training complete",
-                )
+        save_log_and_push(args, progress, books["validation"])
     accelerator.end_training()  # closes what connects the processes
 
 

@@ -72,6 +72,40 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
+def load_checkpoint(args):
+    """Return the tokenizer and the model of --model."""
+    with common.explain_checkpoint_errors(args.model):
+        # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
+        # whatever type they were saved.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
+    # up to max_target_length tokens.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    return tokenizer, model
+
+
+def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
+    """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+
+    # map() caches its result by a hash of this function and of the variables that the function
+    # uses. So it uses a few small ones, and neither the flags nor the model.
+    def preprocess_function(examples):
+        reviews = [prefix + review for review in examples["review_body"]]
+        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        # Differs from the chapter's text: with text_target= there would be only one max_length.
+        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
+        model_inputs["labels"] = labels["input_ids"]
+        # Only mBART-50 marks a text with its language. For mT5 nothing changes here.
+        return common.set_language_codes(model_inputs, examples["language"], tokenizer)
+
+    # The collator could not pad the texts, so their columns go.
+    columns = books["train"].column_names
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
+
+
 def postprocess_text(preds, labels, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum expects."""
     preds = [
@@ -97,47 +131,69 @@ def compute_loss(outputs, labels, num_items_in_batch):
     return loss / num_items_in_batch
 
 
+def get_training_args(args):
+    """Return the arguments of the Trainer: the chapter's, and below them those that it has not."""
+    interval = "steps" if args.save_steps else "epoch"
+    steps = args.save_steps or 500  # any number: the interval "epoch" ignores it
+    training_args = Seq2SeqTrainingArguments(
+        output_dir=args.output_dir,
+        eval_strategy=interval,  # the chapter's evaluation_strategy
+        learning_rate=args.learning_rate,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=4 * args.batch_size,  # four times, as no gradients are stored
+        weight_decay=args.weight_decay,
+        save_total_limit=3,
+        num_train_epochs=args.epochs,
+        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
+        # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
+        load_best_model_at_end=True,
+        metric_for_best_model="rougeL",
+        logging_strategy=interval,
+        logging_nan_inf_filter=False,  # do not hide a loss that is not finite
+        save_strategy=interval,
+        eval_steps=steps,
+        save_steps=steps,
+        logging_steps=steps,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        bf16=args.bf16,
+        seed=args.seed,
+        report_to=args.report_to,
+        ddp_find_unused_parameters=False,  # each step uses all parameters
+        log_level_replica="error",  # no hints from the other processes
+        dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
+        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
+    )
+    if training_args.n_gpu > 1:
+        # One process would drive them by DataParallel, with larger steps than --batch-size says.
+        common.fail(
+            f"there are {training_args.n_gpu} GPUs; use torchrun --nproc_per_node "
+            f"{training_args.n_gpu} train_trainer.py, or set CUDA_VISIBLE_DEVICES=0"
+        )
+    return training_args
+
+
 def main():
     args = parse_args()
     state = common.process_state()  # Accelerate's PartialState, which knows the processes
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
+    titles = list(books["validation"]["review_title"])
+    languages = list(books["validation"]["language"])
 
     # 2. The tokenizer and the model
-    # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
-    # whatever type they were saved.
-    with common.explain_checkpoint_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
-    # Refuse missing weights, keep mT5's head apart from its embeddings, and let generate() write
-    # up to max_target_length tokens.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    tokenizer, model = load_checkpoint(args)
 
-    # 3. Tokenize the reviews and their titles
-    max_input_length, max_target_length = args.max_input_length, args.max_target_length
+    # 3. Tokenize the reviews and their titles. The first process does it, and the others then find
+    # the result in the cache.
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-
-    # map() caches its result by a hash of this function and of the variables that the function
-    # uses. So it uses a few small ones, and neither args nor the model.
-    def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
-        model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks a text with its language. For mT5 nothing changes here.
-        return common.set_language_codes(model_inputs, examples["language"], tokenizer)
-
-    with state.main_process_first():  # the other processes find the result in the cache
-        tokenized_datasets = books.map(
-            preprocess_function, batched=True, remove_columns=books["train"].column_names
-        )
+    lengths = (args.max_input_length, args.max_target_length)
+    with state.main_process_first():
+        tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
     # 4. The collator pads the rows of a batch. With the model it also makes decoder_input_ids.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    features = [tokenized_datasets["train"][i] for i in range(2)]
+    features = [tokenized_datasets["train"][i] for i in range(min(2, len(books["train"])))]
     batch = data_collator(features)
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
@@ -146,8 +202,6 @@ def main():
 
     # 5. The metric: evaluate's ROUGE, with the words and stems of each row's language
     rouge = common.Rouge(args.rouge)
-    titles = list(books["validation"]["review_title"])
-    languages = list(books["validation"]["language"])
 
     def decode(predictions):
         """Return the summaries of the validation split. ``predictions`` are ids, one row each."""
@@ -167,49 +221,10 @@ def main():
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 6. The arguments of the Trainer
-    interval = "steps" if args.save_steps else "epoch"
-    steps = args.save_steps or 500  # any number: the interval "epoch" ignores it
-    training_args = Seq2SeqTrainingArguments(
-        output_dir=args.output_dir,
-        eval_strategy=interval,  # the chapter's evaluation_strategy
-        learning_rate=args.learning_rate,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=4 * args.batch_size,  # four times, as no gradients are stored
-        weight_decay=args.weight_decay,
-        save_total_limit=3,
-        num_train_epochs=args.epochs,
-        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
-        logging_strategy=interval,
-        # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
-        load_best_model_at_end=True,
-        metric_for_best_model="rougeL",
-        # The remaining arguments are not in the chapter.
-        save_strategy=interval,
-        eval_steps=steps,
-        save_steps=steps,
-        logging_steps=steps,
-        logging_nan_inf_filter=False,  # do not hide a loss that is not finite
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        bf16=args.bf16,
-        seed=args.seed,
-        ddp_find_unused_parameters=False,  # each step uses all parameters
-        log_level_replica="error",  # no hints from the other processes
-        report_to=args.report_to,
-        dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
-        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
-    )
-    if training_args.n_gpu > 1:
-        # One process would drive them by DataParallel, with larger steps than --batch-size says.
-        common.fail(
-            f"there are {training_args.n_gpu} GPUs; use torchrun --nproc_per_node "
-            f"{training_args.n_gpu} train_trainer.py, or set CUDA_VISIBLE_DEVICES=0"
-        )
-
-    # 7. Train
+    # 6. The Trainer
     trainer = Seq2SeqTrainer(
         model,
-        training_args,
+        get_training_args(args),
         train_dataset=tokenized_datasets["train"],
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
@@ -217,9 +232,11 @@ def main():
         compute_loss_func=compute_loss,  # only in training; eval_loss is a mean of batch means
         compute_metrics=compute_metrics,
     )
+
+    # 7. Train
     # The evaluation adds some 25 default values to this, such as a max_length of 20.
     generation_config = copy.deepcopy(model.generation_config)
-    checkpoint = common.start_run(args)  # the one that --resume found in --output-dir, or None
+    checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
     train_output = trainer.train(resume_from_checkpoint=checkpoint)
     if not math.isfinite(train_output.training_loss):
         common.fail("the loss is not finite; delete the output and lower --learning-rate")
@@ -235,8 +252,7 @@ def main():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
-        print(common.format_scores(scores, "validation"))
-        print(f"\nSaved in {args.output_dir}. Try: python predict.py --model {args.output_dir}")
+        common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
             with common.explain_push_errors(args):
                 # Differs from the chapter: trainer.push_to_hub() would write a model card of its

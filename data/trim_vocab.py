@@ -6,9 +6,9 @@
 mt5-small has 250,112 pieces for 101 languages, and most of its weights are their embeddings and the
 head. Reviews in two languages need about a tenth of them. The new folder is an ordinary checkpoint.
 
-Kept are the pieces of the training split, special tokens, digits, signs and single Latin letters, so
-that other texts can still be written, in more and shorter pieces. The scores of the pieces stay, so
-that the training split is cut into the same pieces as before.
+Kept are the pieces of the training split, special tokens, digits, signs and single Latin letters,
+so that other texts can still be written, in more and shorter pieces. The scores of the pieces stay,
+so that the training split is cut into the same pieces as before.
 """
 
 import argparse
@@ -19,8 +19,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import load_from_disk
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+
+def check_checkpoint(tokenizer, model, loading_info):
+    """Return why the checkpoint cannot be trimmed, or None if it can."""
+    if model.config.model_type not in ("t5", "mt5"):
+        return f"is a {model.config.model_type}; name a T5 or an mT5"
+    if loading_info["missing_keys"]:
+        return f"lacks weights, such as {min(loading_info['missing_keys'])}"
+    # Without files, transformers makes a tokenizer of special tokens and the sign for a space.
+    if not set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, "▁"}:
+        return "holds no tokenizer; copy its files into it"
+    kind = "slow"  # one in Python, without a specification
+    if tokenizer.is_fast:
+        kind = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"]
+    return None if kind == "Unigram" else f"has a {kind} tokenizer; T5 and mT5 have Unigram"
 
 
 def find_used_pieces(tokenizer, model, rows):
@@ -94,12 +110,16 @@ def main():
     # 1. Load
     try:
         rows = load_from_disk(args.data)["train"]
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        model = AutoModelForSeq2SeqLM.from_pretrained(args.model, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        parser.error(str(error).strip().split("\n")[0])
-    if model.config.model_type not in ("t5", "mt5") or not tokenizer.is_fast:
-        parser.error(f"{args.model} is a {model.config.model_type}; name a T5 or an mT5")
+        # Code that comes with a checkpoint is not executed.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        parser.error(f"cannot load {args.model} and the training split of {args.data}: {reason}")
+    if problem := check_checkpoint(tokenizer, model, loading_info):
+        parser.error(f"{args.model} {problem}")
 
     # 2. Trim
     kept = find_used_pieces(tokenizer, model, rows)

@@ -1,525 +1,513 @@
-"""Measure what the README claims about speed.
+"""Measure what README.md and tests/README.md say about speed and memory.
 
-python tests/benchmark.py rouge      # our ROUGE beside rouge_score's on 10,000 title pairs
-python tests/benchmark.py train      # one mt5-small, trained and evaluated in five ways; 24 GiB
-python tests/benchmark.py predict    # predict.py in fp32 and bf16 beside CTranslate2 (pip install ctranslate2==4.8.5)
-python tests/benchmark.py quality    # ROUGE of five seeds with and without grouping and trimming, 20 minutes
-python tests/benchmark.py pieces     # what --trim-vocab costs in pieces
-python tests/benchmark.py scale      # CPU time and memory at 1, 10 and 100 times the sample's rows
-python tests/benchmark.py train --data data/prepared/amazon --model google/mt5-small    # with the real ones
+    python tests/benchmark.py train      # one mt5-small, trained and evaluated in five ways
+    python tests/benchmark.py profile    # where the steps of train_accelerate.py's loop go
+    python tests/benchmark.py start      # seconds from the shell to the answer
+    python tests/benchmark.py predict    # predict.py beside CTranslate2 (pip install ctranslate2)
+    python tests/benchmark.py scale      # seconds and memory with 1, 10 and 100 times the rows
+
+The scripts run as commands, on a GPU if there is one. `train`, `profile` and `predict` use a model
+of mt5-small's shape with random weights and the sample's reviews, so nothing needs a network.
 """
 
 import argparse
-import functools
-import itertools
 import json
 import os
-import random
+import platform
+import pty
+import re
+import select
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
-from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
+import transformers
 from accelerate import Accelerator
-from datasets import Dataset, concatenate_datasets, load_from_disk
 from rouge_score.rouge_scorer import RougeScorer
-from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    DataCollatorForSeq2Seq,
-    MT5Config,
-    MT5ForConditionalGeneration,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    get_scheduler,
-)
+from tqdm.auto import tqdm
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-import common  # noqa: E402
-import predict  # noqa: E402
-import train_accelerate  # noqa: E402
-from common import ROUGE_TYPES, Rouge, load_checkpoint, postprocess_text, preprocess_function, trim_vocab  # noqa: E402
-
-KEPT_PIECES = 20_000  # about what the real corpus would keep
-
-
-def benchmark_rouge(pairs=10_000, rounds=3):
-    """Return the best seconds of ours (sentences, Unicode words, stems by language) and of rouge_score."""
-    rng, titles = random.Random(0), []
-    for language in ("en", "es"):
-        with open(ROOT / f"data/sample/{language}_train.jsonl", encoding="utf-8") as lines:
-            titles += [(json.loads(line)["review_title"], language) for line in lines]
-    references = rng.choices(titles, k=pairs)
-    languages = [language for _, language in references]
-    references = [title for title, _ in references]
-    predictions = [rng.choice(titles)[0] for _ in references]
-    ours, theirs = [], []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        Rouge().compute(
-            predictions=postprocess_text(predictions, languages),
-            references=postprocess_text(references, languages),
-            languages=languages,
-            use_stemmer=True,
-            use_aggregator=False,
-        )
-        ours.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        scorer = RougeScorer(ROUGE_TYPES, use_stemmer=True)
-        for prediction, reference in zip(predictions, references, strict=True):
-            scorer.score(reference, prediction)
-        theirs.append(time.perf_counter() - started)
-    return min(ours), min(theirs)
-
-
-# ---- a full-size checkpoint without a network --------------------------------------------------
-
-
-def save_full_size_tokenizer(tiny, folder, pieces=250_100):
-    """Save the tokenizer of ``tiny``, filled up to mt5-small's size with letters and Chinese words."""
-    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
-    specification = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    vocabulary, rng = specification["model"]["vocab"], random.Random(0)
-    characters = [chr(number) for number in range(0x4E00, 0x9FA0)]
-    single = [*map(chr, range(0x21, 0x180)), *"“”’—€"]  # as mT5 has
-    known = {piece for piece, _ in vocabulary}
-    vocabulary += [[character, -14.0] for character in single if character not in known]
-    words = dict.fromkeys("▁" + "".join(rng.choices(characters, k=3)) for _ in range(pieces))
-    vocabulary += [[word, rng.uniform(-20, -15)] for word in list(words)[: pieces - len(vocabulary)]]
-    (folder / "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
-
-
-def save_full_size_model(folder, vocab_size=250_112):
-    """Save and return a model of mt5-small's shape (``MT5Config``'s defaults, a head of its own), random weights."""
-    torch.manual_seed(0)
-    model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05, vocab_size=vocab_size))
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight).normal_(std=0.05))
-    model.save_pretrained(folder)
-    return model
-
-
-def save_full_size_checkpoint(data, folder):
-    save_full_size_tokenizer(Path(data, "tiny-mt5"), folder)
-    save_full_size_model(folder)
-    return str(folder)
-
-
-# ---- five ways to train ------------------------------------------------------------------------
-
+DATA = ROOT / "data/prepared/sample"
+CUDA = torch.cuda.is_available()
+PIECES, KEPT_PIECES = 250_112, 20_000  # of mt5-small, and about what a trimmed one keeps
 WAYS = {
-    "a": "the chapter's loop",
-    "b": "stock Seq2SeqTrainer",
-    "c": "ours",
-    "d": "ours, --trim-vocab",
-    "e": "(d) with --no-bf16",
+    "a": "the chapter's loop, fp32",
+    "b": "stock `Seq2SeqTrainer`, fp32",
+    "c": "`train_trainer.py`",
+    "d": "`train_accelerate.py`",
+    "e": f"(d), {KEPT_PIECES:,} pieces",
 }
-STEPS = {"a": 8, "b": 8, "c": 12, "d": 40, "e": 40}
+
+# ---- The checkpoints and the data ----------------------------------------------------------------
 
 
-def chapter_loop(model_name, data, steps):
-    """The chapter's loop as written, with what its imports and names became; return evaluation seconds."""
-    books, tokenizer = load_from_disk(data), AutoTokenizer.from_pretrained(model_name)
-    model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    tokenized = books.map(
-        preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer, "config": model.config}
-    )
-    tokenized = tokenized.remove_columns(books["train"].column_names)
+def prepare(folder, train_rows=1, validation_rows=1):
+    """Save in ``folder`` so many of the sample's rows and two checkpoints, full/ and trimmed/.
+
+    The first has mt5-small's shape, the second has only the first of its pieces. The tokenizer is
+    the sample's, filled up with pieces that no review has.
+    """
+    if not (DATA / "dataset_dict.json").exists():
+        subprocess.run([sys.executable, "prepare_data.py"], cwd=ROOT, check=True)
+    books = datasets.load_from_disk(DATA)
+    for split, size in (("train", train_rows), ("validation", validation_rows)):
+        books[split] = books[split].select(range(size))
+    books.save_to_disk(folder / "data")
+    shutil.copy(DATA / "arguments.json", folder / "data")
+
+    torch.manual_seed(0)
+    config = transformers.MT5Config(initializer_factor=0.05, vocab_size=PIECES)
+    model = transformers.MT5ForConditionalGeneration(config)
+    config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(0.05 * torch.randn_like(model.shared.weight))
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny-mt5")
+    for name, pieces in (("full", PIECES), ("trimmed", KEPT_PIECES)):
+        model.resize_token_embeddings(pieces)  # keeps the first rows of embeddings and head
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        content = json.loads((folder / name / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        vocabulary += [[f"▁unused{i}", -20.0] for i in range(len(vocabulary), pieces - 12)]
+        (folder / name / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def load(folder):
+    """Return the tokenizer, the model in fp32 and the rows, tokenized as the chapter does."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "full")
+    books = datasets.load_from_disk(folder / "data")
+
+    def preprocess_function(examples):
+        model_inputs = tokenizer(examples["review_body"], max_length=512, truncation=True)
+        labels = tokenizer(examples["review_title"], max_length=30, truncation=True)
+        model_inputs["labels"] = labels["input_ids"]
+        return model_inputs
+
+    columns = books["train"].column_names
+    books = books.map(preprocess_function, batched=True, remove_columns=columns)
+    return tokenizer, AutoModelForSeq2SeqLM.from_pretrained(folder / "full"), books
+
+
+# ---- Ways (a) and (b), and the loop to profile ---------------------------------------------------
+
+
+def compute_rouge(tokenizer, predictions, labels):
+    """Return the mean ROUGE-1 of ids, padded with the pad token or -100."""
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True)
+    ids = [np.where(rows < 0, tokenizer.pad_token_id, rows) for rows in (labels, predictions)]
+    texts = [tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in ids]
+    scores = [scorer.score(*pair)["rouge1"].fmeasure for pair in zip(*texts, strict=True)]
+    return {"rouge1": statistics.mean(scores)}
+
+
+def run_chapter(folder, batch_size):
+    """Train and evaluate for one epoch with the chapter's loop, as it is written there."""
+    tokenizer, model, books = load(folder)
+    books.set_format("torch")
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    train_dataloader = DataLoader(tokenized["train"], shuffle=True, collate_fn=collator, batch_size=8)
-    eval_dataloader = DataLoader(tokenized["validation"], collate_fn=collator, batch_size=8)
+    train_dataloader = DataLoader(
+        books["train"], shuffle=True, collate_fn=collator, batch_size=batch_size
+    )
+    eval_dataloader = DataLoader(books["validation"], collate_fn=collator, batch_size=batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    accelerator = Accelerator()
     model, optimizer, train_dataloader, eval_dataloader = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader
     )
-    scheduler = get_scheduler("linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=steps)
+    steps = len(train_dataloader)
+    lr_scheduler = transformers.get_scheduler("linear", optimizer, 0, steps)
+    progress_bar = tqdm(range(steps))
     model.train()
-    for _, batch in zip(range(steps), train_dataloader, strict=False):
-        loss = model(**batch).loss
+    for batch in train_dataloader:
+        outputs = model(**batch)
+        loss = outputs.loss
         accelerator.backward(loss)
         optimizer.step()
-        scheduler.step()
+        lr_scheduler.step()
         optimizer.zero_grad()
+        progress_bar.update(1)
 
-    started = time.perf_counter()
     model.eval()
-    rouge = Rouge()
     for batch in eval_dataloader:
         with torch.no_grad():
-            generated = accelerator.unwrap_model(model).generate(
+            generated_tokens = accelerator.unwrap_model(model).generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"]
             )
-            generated = accelerator.pad_across_processes(generated, dim=1, pad_index=tokenizer.pad_token_id)
-            labels = accelerator.pad_across_processes(batch["labels"], dim=1, pad_index=tokenizer.pad_token_id)
-            generated = accelerator.gather(generated).cpu().numpy()
-            labels = accelerator.gather(labels).cpu().numpy()
-            labels = np.where(labels != -100, labels, tokenizer.pad_token_id)
-            predictions = tokenizer.batch_decode(generated, skip_special_tokens=True)
-            references = tokenizer.batch_decode(labels, skip_special_tokens=True)
-            english = ["en"] * len(predictions)
-            rouge.add_batch(
-                predictions=postprocess_text(predictions, english), references=postprocess_text(references, english)
-            )
-    rouge.compute()
-    return time.perf_counter() - started
+            generated_tokens = accelerator.gather(generated_tokens).cpu().numpy()
+            labels = accelerator.gather(batch["labels"]).cpu().numpy()
+            result = compute_rouge(tokenizer, generated_tokens, labels)
+    print("\nEpoch 1:", result)
 
 
-def stock_trainer(model_name, data, steps):
-    """``Seq2SeqTrainer`` with default arguments; return evaluation seconds."""
-    books, tokenizer = load_from_disk(data), AutoTokenizer.from_pretrained(model_name)
-    model = AutoModelForSeq2SeqLM.from_pretrained(model_name)
-    tokenized = books.map(
-        preprocess_function, batched=True, fn_kwargs={"tokenizer": tokenizer, "config": model.config}
+def run_stock(folder, batch_size):
+    """Train and evaluate for one epoch with ``Seq2SeqTrainer`` and its default arguments."""
+    tokenizer, model, books = load(folder)
+    args = transformers.Seq2SeqTrainingArguments(
+        tempfile.mkdtemp(),
+        num_train_epochs=1,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        predict_with_generate=True,
+        save_strategy="no",  # saving is not measured
+        report_to="none",
+    )
+    trainer = transformers.Seq2SeqTrainer(
+        model,
+        args,
+        train_dataset=books["train"],
+        eval_dataset=books["validation"],
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        compute_metrics=lambda pair: compute_rouge(tokenizer, pair.predictions, pair.label_ids),
+    )
+    trainer.train()
+    print("\nEpoch 1:", trainer.evaluate())
+
+
+def benchmark_profile(args):
+    """Print what takes the time in the steps of a loop like that of train_accelerate.py."""
+    bf16 = args.bf16
+    if bf16 is None:  # as the scripts decide it
+        able = torch.cpu.get_capabilities()
+        bf16 = CUDA or bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        prepare(Path(folder), (3 + 2 * args.steps) * args.batch_size)
+        tokenizer, model, books = load(Path(folder))
+        rows = books["train"].to_list()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, weight_decay=0.01, fused=True)
+    dataloader = DataLoader(
+        rows,
+        sampler=LengthGroupedSampler(args.batch_size, rows),
+        collate_fn=DataCollatorForSeq2Seq(tokenizer, model=model),
+        batch_size=args.batch_size,
+    )
+    model, optimizer, dataloader = accelerator.prepare(model.train(), optimizer, dataloader)
+    batches = iter(dataloader)
+
+    def train(steps):
+        """Train for so many steps; return the seconds of one of them."""
+        started = time.perf_counter()
+        for _ in range(steps):
+            accelerator.backward(model(**next(batches)).loss)
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        if CUDA:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / steps
+
+    train(3)  # takes memory and starts the GPU
+    plain = train(args.steps)
+    with torch.profiler.profile() as profiler:  # of the CPU and, if there is one, the GPU
+        profiled = train(args.steps)
+    print(f"{describe_machine()}; batch {args.batch_size}, {'bf16' if bf16 else 'fp32'}")
+    print(f"A step takes {plain:.4f} s, with the profiler {profiled:.4f} s. {args.steps} steps:")
+    rows = profiler.key_averages()
+    # The time of a GPU is listed twice, for an operation and for its kernel.
+    for column, count in (("self_cuda_time_total", 20), ("self_cpu_time_total", 10))[not CUDA :]:
+        print(f"\nThe largest rows by {column}")
+        print(rows.table(sort_by=column, row_limit=count, max_name_column_width=60))
+
+
+# ---- Running commands ----------------------------------------------------------------------------
+
+
+def resident_memory(pid):
+    """Return the GiB that a process holds, pages of mapped files left out."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    size = re.search(r"RssAnon:\s+(\d+)", status)  # not there when the process is about to end
+    return int(size[1]) / 2**20 if size else 0.0
+
+
+def memory(pid):
+    """Return the GiB in use: of the whole GPU or, without one, by a process."""
+    if not CUDA:
+        return resident_memory(pid)
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / 2**30
+
+
+def watch(command, steps, last_line, preload=None):
+    """Run a command until it prints ``last_line``, a pattern, and end it then.
+
+    It gets a terminal, so that it shows progress bars. Returns when the bar of so many ``steps``
+    was at each of them, when the line came, both in seconds, and the most memory in GiB.
+    """
+    environment = {**os.environ, "TQDM_MININTERVAL": "0", "HF_HUB_OFFLINE": "1"}
+    if preload:
+        environment["LD_PRELOAD"] = str(preload)
+    terminal, inner = pty.openpty()
+    termios.tcsetwinsize(inner, (24, 100))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as environment["TMPDIR"]:
+        command = [sys.executable, *map(str, command)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=inner, stdout=inner, stderr=inner
+        )
+        os.close(inner)
+        output, seconds = "", {}
+        peak = before = memory(process.pid)  # of a GPU, others may use some
+        try:
+            while not re.search(last_line, output):
+                if select.select([terminal], [], [], 0.02)[0]:
+                    output += os.read(terminal, 2**16).decode(errors="replace")
+                now = time.perf_counter()
+                for step in re.findall(rf"\b(\d+)/{steps} \[", output):
+                    seconds.setdefault(int(step), now)
+                peak = max(peak, memory(process.pid))
+        except OSError:  # the terminal was closed, as the command has ended
+            raise RuntimeError(f"{' '.join(command)} ended:\n{output[-3000:]}") from None
+        finally:
+            process.kill()
+            process.wait()
+            os.close(terminal)
+    return seconds, now, peak - before
+
+
+def find_allocators():
+    """Return {name: its library or None}; on a GPU the allocator of the CPU does not matter."""
+    found = sorted(Path("/usr/lib").glob("*/libtcmalloc_minimal.so.4"))
+    return {"": None, **({", tcmalloc": found[0]} if found and not CUDA else {})}
+
+
+def describe_machine(size=4096):
+    """Return the device, what a large matrix product reaches there, and the versions."""
+    cores, names = len(os.sched_getaffinity(0)), Path("/proc/cpuinfo").read_text()
+    device = f"{cores} cores of {re.search('model name.*: (.*)', names)[1]}"
+    device = torch.cuda.get_device_name() if CUDA else device
+    rates = []
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.randn(size, size, device="cuda" if CUDA else "cpu").to(dtype)
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            (matrix @ matrix)[0, 0].item()
+            seconds.append(time.perf_counter() - started)
+        rates.append(f"{2 * size**3 / min(seconds) / 1e9:,.0f}")
+    packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "accelerate")]
+    return (
+        f"{device} (matrix products: {rates[0]} GFLOP/s in fp32, {rates[1]} in bf16), "
+        f"Python {platform.python_version()}, {', '.join(packages)}"
     )
 
-    def compute_metrics(eval_pred):
-        predictions, labels = (np.where(ids < 0, tokenizer.pad_token_id, ids) for ids in eval_pred)
-        predictions = tokenizer.batch_decode(predictions, skip_special_tokens=True)
-        return Rouge().compute(
-            predictions=predictions, references=tokenizer.batch_decode(labels, skip_special_tokens=True)
-        )
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Seq2SeqTrainer(
-            model,
-            Seq2SeqTrainingArguments(folder, max_steps=steps, predict_with_generate=True, report_to="none",
-                                     save_strategy="no", bf16=torch.cuda.is_available()),
-            train_dataset=tokenized["train"],
-            eval_dataset=tokenized["validation"],
-            data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
-            processing_class=tokenizer,
-            compute_metrics=compute_metrics,
-        )  # fmt: skip
-        trainer.train()
-        started = time.perf_counter()
-        trainer.evaluate()
-        return time.perf_counter() - started
+def precision(args):
+    """Return --bf16 or --no-bf16 as they were given, for a script."""
+    return [] if args.bf16 is None else ["--bf16" if args.bf16 else "--no-bf16"]
 
 
-def ours(model_name, data, steps, flags, filler, times):
-    """train_accelerate.py with the preset amazon; return evaluation seconds, from the last of the steps' ``times``."""
-    evaluated = []
-
-    def trim_to_twenty_thousand(tokenizer, model, rows):
-        words = Dataset.from_dict({"review_body": filler, "review_title": filler})
-        columns = ["review_body", "review_title"]
-        trim_vocab(tokenizer, model, concatenate_datasets([rows.select_columns(columns), words]))
-
-    common.trim_vocab = trim_to_twenty_thousand
-    end_epoch = common.Run.end_epoch
-    common.Run.end_epoch = lambda *args: (evaluated.append(time.perf_counter()), end_epoch(*args))
-    common.save_model = lambda *args, **kwargs: None  # 2 GB that are not measured
-    with tempfile.TemporaryDirectory() as folder:
-        sys.argv = ["train_accelerate.py", "--preset", "amazon", "--model", model_name, "--data", data,
-                    "--output-dir", folder, "--max-steps", str(steps), *flags]  # fmt: skip
-        train_accelerate.main()
-    return evaluated[0] - times[-1]
+# ---- train ---------------------------------------------------------------------------------------
 
 
-def measure(way, model_name, data, filler):
-    """Train and evaluate one ``way`` in this process; return what was measured."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    times = []
-
-    def note_time(*args):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter())
-
-    register_optimizer_step_post_hook(note_time)
-    if way == "a":
-        seconds = chapter_loop(model_name, data, STEPS[way])
-    elif way == "b":
-        seconds = stock_trainer(model_name, data, STEPS[way])
-    else:
-        flags = {"c": [], "d": ["--trim-vocab"], "e": ["--trim-vocab", "--no-bf16"]}
-        seconds = ours(model_name, data, STEPS[way], flags[way], filler, times)
-    rate = 8 * (len(times) - 2) / (times[-1] - times[1])  # the first two steps allocate
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
-    return {"examples_per_second": rate, "evaluation_seconds": seconds, "peak_gib": peak}
-
-
-def matrix_product_rate(dtype, size=4096):
-    """Return floating-point operations a second of a large matrix product, the best of five."""
-    matrix = torch.randn(size, size, device="cuda" if torch.cuda.is_available() else "cpu", dtype=dtype)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        (matrix @ matrix).sum().item()
-        seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / min(seconds)
-
-
-def operations_an_example(model_name, data, head_rows):
-    """Return the useful operations of a training example: 6 a weight and token, without padding."""
-    model, rows = AutoModelForSeq2SeqLM.from_pretrained(model_name), load_from_disk(data)["train"].select(range(1000))
-    tokens = preprocess_function(rows[:], AutoTokenizer.from_pretrained(model_name), model.config)
-    encoder, decoder = (sum(weights.numel() for weights in stack.block.parameters())
-                        for stack in (model.encoder, model.decoder))  # fmt: skip
-    inputs = statistics.mean(len(ids) for ids in tokens["input_ids"])
-    targets = statistics.mean(len(labels) for labels in tokens["labels"])
-    return 6 * (encoder * inputs + (decoder + head_rows * model.config.d_model) * targets)
-
-
-def benchmark_train(data, model_name, rounds, eval_rows):
-    """Measure the five ways in turn, each in a process of its own; return {way: the medians}."""
-    results = {way: [] for way in WAYS}
-    with tempfile.TemporaryDirectory() as folder:
+def benchmark_train(args):
+    """Measure each way in a process of its own, in turn, and print the table of the medians."""
+    steps = args.rows // args.batch_size if args.rows else 100 if CUDA else 30
+    rounds = args.rounds or (1 if CUDA else 2)
+    allocators = find_allocators()
+    results = {(way, name): [] for name in allocators for way in args.ways}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         folder = Path(folder)
-        books = load_from_disk(data)
-        books["validation"] = books["validation"].select(range(min(eval_rows, len(books["validation"]))))
-        books.save_to_disk(folder / "data")
-        shutil.copy(Path(data, "arguments.json"), folder / "data")
-        filler = []
-        if not model_name:
-            model_name = save_full_size_checkpoint(data, folder / "model")
-            tiny = AutoTokenizer.from_pretrained(Path(data, "tiny-mt5"))
-            tokenizer = AutoTokenizer.from_pretrained(model_name)
-            filler = tokenizer.convert_ids_to_tokens(range(len(tiny), KEPT_PIECES))
-            filler = [word.removeprefix("▁") for word in filler]
-        (folder / "filler.json").write_text(json.dumps(filler))
-        for round_number in range(rounds):
-            for way in WAYS:
-                _, peak = time_and_memory(__file__, "way", "--way", way, "--model", model_name, "--data",
-                                          folder / "data", "--output", folder / "out.json")  # fmt: skip
-                results[way].append(json.loads((folder / "out.json").read_text()))
-                results[way][-1]["peak_gib"] = results[way][-1]["peak_gib"] or peak
-                print(f"round {round_number + 1}, ({way}) {results[way][-1]}", file=sys.stderr)
-        medians = {}
-        whole, trimmed = (operations_an_example(model_name, data, rows) for rows in (250_112, KEPT_PIECES))
-        for way, rows in results.items():
-            medians[way] = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-            operations = trimmed if way in "de" else whole
-            medians[way]["gflops"] = medians[way]["examples_per_second"] * operations / 1e9
-    return medians
+        prepare(folder, steps * args.batch_size, args.eval_rows)
+        flags = ["--preset", "amazon", "--data", folder / "data", "--output-dir", folder / "output"]
+        flags += ["--batch-size", args.batch_size, "--epochs", 1, *precision(args)]
+        own = [__file__, "way", "--folder", folder, "--batch-size", args.batch_size, "--ways"]
+        commands = {
+            "a": [*own, "a"],
+            "b": [*own, "b"],
+            "c": ["train_trainer.py", *flags, "--model", folder / "full"],
+            "d": ["train_accelerate.py", *flags, "--model", folder / "full"],
+            "e": ["train_accelerate.py", *flags, "--model", folder / "trimmed"],
+        }
+        for way, name in [key for _ in range(rounds) for key in results]:
+            try:
+                seconds, end, peak = watch(
+                    commands[way], steps, "Epoch 1:|eval_runtime", allocators[name]
+                )
+            except RuntimeError as error:
+                print(f"({way}){name} failed: {error}", file=sys.stderr)
+                continue
+            shutil.rmtree(folder / "output", ignore_errors=True)
+            # The first step is left out: it takes memory and starts the GPU.
+            rate = args.batch_size * (steps - 1) / (seconds[steps] - seconds[1])
+            results[way, name].append((rate, end - seconds[steps], peak))
+            numbers = "{:.2f} examples/s, {:.2f} s, {:.2f} GiB".format(*results[way, name][-1])
+            print(f"({way}){name}: {numbers}", file=sys.stderr, flush=True)
+    work = f"{steps} steps of {args.batch_size} rows, {args.eval_rows} rows evaluated"
+    print(f"\n{describe_machine()}; {' '.join([work, *precision(args)])}\n")
+    print(
+        "| way | examples/s | × (a) | evaluation | × (a) | memory | of (a) |\n" + "|---" * 7 + "|"
+    )
+    medians = {key: np.median(values, axis=0) for key, values in results.items() if values}
+    for (way, name), row in medians.items():
+        # With tcmalloc, the second ratio is to (a) without it.
+        base = [medians["a", other] for other in dict.fromkeys((name, ""))]
+        training, evaluation, peak = (
+            ", ".join(f"{value:.2f}" for value in column)
+            for column in (row / base).T ** [[1], [-1], [1]]
+        )
+        cells = [f"({way}) {WAYS[way]}{name}", f"{row[0]:.2f}", training, f"{row[1]:.2f} s"]
+        print(f"| {' | '.join(cells)} | {evaluation} | {row[2]:.2f} GiB | {peak} |")
 
 
-def print_table(results):
-    rates = [matrix_product_rate(dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)]
-    print("\nmatrix product: {:,.0f} GFLOP/s in fp32, {:,.0f} in bf16\n".format(*rates))
-    print("|   | examples/s | × (a) | evaluation | × (a) | peak memory | of (a) | GFLOP/s |")
-    print("|---|---|---|---|---|---|---|---|")
-    a = results["a"]
-    for way, row in results.items():
-        print(f"| ({way}) {WAYS[way]} | {row['examples_per_second']:.2f} "
-              f"| {row['examples_per_second'] / a['examples_per_second']:.1f} | {row['evaluation_seconds']:.1f} s "
-              f"| {a['evaluation_seconds'] / row['evaluation_seconds']:.1f} | {row['peak_gib']:.2f} GiB "
-              f"| {row['peak_gib'] / a['peak_gib']:.2f} | {row['gflops']:.0f} |")  # fmt: skip
+# ---- start, predict, scale -----------------------------------------------------------------------
 
 
-# ---- predict.py and CTranslate2 ----------------------------------------------------------------
+def run(*command):
+    """Run a Python command to its end; return its CPU seconds and the most GiB that it held."""
+    command = [sys.executable, *map(str, command)]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        peak, ended = 0.0, 0
+        while not ended:
+            peak = max(peak, resident_memory(process.pid))
+            time.sleep(0.02)
+            ended, code, used = os.wait4(process.pid, os.WNOHANG)
+        output.seek(0)
+        if code:
+            sys.exit(f"{' '.join(command)} failed:\n{output.read().decode()[-3000:]}")
+    return used.ru_utime + used.ru_stime, peak
 
 
-def benchmark_predict(data, model_name, rounds, rows=128):
-    """Print the best seconds for ``rows`` reviews in fp32 and bf16, and CTranslate2's on the same checkpoint."""
-    import ctranslate2
+def benchmark_start(args):
+    """Print how long a user waits for the answer of short commands, the best of three."""
+    print(f"{describe_machine()}\n\n| command | seconds |\n|---|---|")
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        run("train_trainer.py", "--max-train-samples", 32, "--epochs", 1, "--output-dir", folder)
+        commands = {
+            'predict.py "A good book."': ["predict.py", "--model", folder, "A good book."],
+            "baseline.py": ["baseline.py", "--output-dir", f"{folder}/baseline"],
+            "train_trainer.py --help": ["train_trainer.py", "--help"],
+        }
+        for package in ("torch", "transformers", "datasets", "evaluate"):
+            commands[f"-c 'import {package}'"] = ["-c", f"import {package}"]
+        for name, command in commands.items():
+            seconds = []
+            for _ in range(3):
+                started = time.perf_counter()
+                run(*command)
+                seconds.append(time.perf_counter() - started)
+            print(f"| `python {name}` | {min(seconds):.1f} |", flush=True)
+
+
+def benchmark_predict(args):
+    """Print the best seconds for the reviews of a file, from the first batch to the last one."""
+    from ctranslate2 import Translator
     from ctranslate2.converters import TransformersConverter
 
-    reviews = load_from_disk(data)["test"].select(range(rows)).select_columns("review_body")
-    batch_size, ways = predict.PRESETS["amazon"]["batch_size"], {}
-
-    def translate(translator, tokenizer):
-        tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(reviews["review_body"][:])["input_ids"]]
-        results = translator.translate_batch(tokens, beam_size=1, max_decoding_length=30, max_batch_size=batch_size)
-        pieces = [result.hypotheses[0] for result in results]
-        tokenizer.batch_decode([tokenizer.convert_tokens_to_ids(title) for title in pieces], skip_special_tokens=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        model_name = model_name or save_full_size_checkpoint(data, Path(folder, "model"))
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            args = argparse.Namespace(model=model_name, data=data, num_beams=1, max_input_length=512,
-                                      max_target_length=30, batch_size=batch_size, bf16=name == "bf16")  # fmt: skip
-            tokenizer, model = load_checkpoint(args)
-            model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu", dtype)
-            ways[f"predict.py, {name}"] = functools.partial(predict.summarize, tokenizer, model, reviews, args)
-        for name in ("float32", "int8"):
-            TransformersConverter(model_name).convert(f"{folder}/{name}", quantization=name)
-            translator = ctranslate2.Translator(f"{folder}/{name}", compute_type=name, intra_threads=os.cpu_count())
-            ways[f"CTranslate2, {name}"] = functools.partial(translate, translator, tokenizer)
-        seconds = {way: [] for way in ways}
-        for _ in range(rounds):
-            for way, titles in ways.items():
-                started = time.perf_counter()
-                titles()
-                seconds[way].append(time.perf_counter() - started)
-    print(f"| {rows} reviews in batches of {batch_size} | seconds |\n|---|---|")
-    for way, times in seconds.items():
-        print(f"| {way} | {min(times):.2f} |")
-
-
-# ---- quality -----------------------------------------------------------------------------------
-
-
-def save_with_more_pieces(tiny, folder, pieces=KEPT_PIECES):
-    """Save the checkpoint ``tiny`` with further pieces that the sample does not use, and random rows for them."""
-    save_full_size_tokenizer(tiny, folder, pieces)
-    _, model = load_checkpoint(
-        argparse.Namespace(model=str(tiny), data="", num_beams=None, max_target_length=30, bf16=False)
-    )
-    torch.manual_seed(0)
-    more = pieces - model.config.vocab_size
-    for layer in (model.shared, model.lm_head):
-        rows = torch.randn(more, model.config.d_model) * layer.weight.std()
-        layer.weight = torch.nn.Parameter(torch.cat([layer.weight.data, rows]))
-    model.config.vocab_size = pieces
-    model.save_pretrained(folder)
-
-
-def benchmark_quality(data, seeds=5, epochs=5):
-    """Print the mean and standard deviation of ROUGE over ``seeds`` runs of each setting."""
-    with tempfile.TemporaryDirectory() as folder:
+    rows, size = args.rows or 128, args.batch_size or 64
+    reviews = datasets.load_from_disk(DATA)["test"].select(range(rows))
+    batches, results = -(-rows // size), {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         folder = Path(folder)
-        save_with_more_pieces(Path(data, "tiny-mt5"), folder / "more")
-        settings = {
-            "default": [],
-            "--no-group-by-length": ["--no-group-by-length"],
-            f"{KEPT_PIECES:,} pieces": ["--model", folder / "more"],
-            f"{KEPT_PIECES:,} pieces, --trim-vocab": ["--model", folder / "more", "--trim-vocab"],
-        }
-
-        def score(job):
-            (name, flags), seed = job
-            output = folder / f"{name} {seed}"
-            command = [sys.executable, "train_accelerate.py", "--data", data, "--output-dir", output, "--seed", seed,
-                       "--epochs", epochs, *flags]  # fmt: skip
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run(list(map(str, command)), cwd=ROOT, check=True, capture_output=True, env=environment)
-            scores = json.loads((output / "results.json").read_text())["scores"]["all"]["model"]
-            shutil.rmtree(output)
-            return [scores[rouge]["f1"] for rouge in ROUGE_TYPES[:3]]
-
-        print("| | rouge1 | rouge2 | rougeL |\n|---|---|---|---|")
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = list(itertools.product(settings.items(), range(1, seeds + 1)))
-            scores = np.array(list(pool.map(score, jobs))).reshape(len(settings), seeds, 3)
-        for name, values in zip(settings, scores, strict=True):
-            cells = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in zip(values.mean(0), values.std(0, ddof=1), strict=True)]
-            print(f"| {name} | {' | '.join(cells)} |")
-
-
-def benchmark_pieces(data, shares=(1.0, 0.1, 0.01)):
-    """Print how many more pieces each split needs if the vocabulary is cut to a share of the training rows."""
-    books = load_from_disk(data)
-    print("| training rows | pieces kept | validation | test |\n|---|---|---|---|")
-    for share in shares:
-        args = argparse.Namespace(model="tiny", data=data, num_beams=None, max_target_length=30, bf16=False,
-                                  trim_vocab=True)  # fmt: skip
-        whole, _ = load_checkpoint(args)
-        rows = books["train"].select(range(int(share * len(books["train"]))))
-        kept, model = load_checkpoint(args, rows)
-        more = []
-        for split in ("validation", "test"):
-            texts = books[split]["review_body"][:] + books[split]["review_title"][:]
-            after, before = (sum(map(len, tokenizer(texts)["input_ids"])) for tokenizer in (kept, whole))
-            more.append(f"+{100 * (after / before - 1):.2f}%")
-        print(f"| {len(rows):,} | {len(kept):,} of {len(whole):,} | {' | '.join(more)} |")
+        prepare(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder / "full")
+        reviews.select_columns("review_body").to_json(folder / "reviews.jsonl")
+        command = ["predict.py", "--preset", "amazon", "--model", folder / "full", "--batch-size"]
+        command += [size, "--input", folder / "reviews.jsonl", "--output", folder / "titles.csv"]
+        for kind in ("float32", "int8"):
+            TransformersConverter(str(folder / "full")).convert(folder / kind, quantization=kind)
+        for _ in range(args.rounds or 2):
+            for flag in ("--no-bf16", "--bf16"):
+                for name, library in find_allocators().items():
+                    seconds, _, _ = watch([*command, flag], batches, "Saved in", library)
+                    times = results.setdefault(f"`predict.py {flag}`{name}", [])
+                    times.append(seconds[batches] - seconds[0])
+            for kind in ("float32", "int8"):
+                device = "cuda" if CUDA else "cpu"
+                translator = Translator(
+                    str(folder / kind), device, compute_type=kind, intra_threads=os.cpu_count()
+                )
+                started = time.perf_counter()
+                ids = tokenizer(reviews["review_body"][:])["input_ids"]
+                titles = translator.translate_batch(
+                    [tokenizer.convert_ids_to_tokens(row) for row in ids],
+                    beam_size=1,
+                    max_decoding_length=30,
+                    max_batch_size=size,
+                )
+                ids = [tokenizer.convert_tokens_to_ids(title.hypotheses[0]) for title in titles]
+                tokenizer.batch_decode(ids, skip_special_tokens=True)
+                times = results.setdefault(f"CTranslate2, {kind}", [])
+                times.append(time.perf_counter() - started)
+                del translator
+    best = {way: min(times) for way, times in results.items()}
+    print(f"\n{describe_machine()}; {rows} reviews in batches of {size}\n")
+    print("| way | seconds | of CTranslate2 int8 |\n|---|---|---|")
+    for way, seconds in best.items():
+        print(f"| {way} | {seconds:.2f} | {seconds / best['CTranslate2, int8']:.2f} |")
 
 
-# ---- more rows ---------------------------------------------------------------------------------
-
-
-def repeat_sample(folder, times):
-    """Write each file of the sample ``times`` times over, with new ids."""
-    for path in sorted((ROOT / "data/sample").glob("*.jsonl")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        with open(folder / path.name, "w", encoding="utf-8") as repeated:
-            for number in range(times):
-                for line in lines:
-                    row = json.loads(line)
-                    repeated.write(json.dumps(row | {"review_id": f"{row['review_id']}_{number}"}, ensure_ascii=False))
-                    repeated.write("\n")
-
-
-def time_and_memory(*command):
-    """Run a script; return its CPU seconds and the GiB that it held at most, pages of mapped files left out."""
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
-    peak = 0
-    while True:
-        ended, code, used = os.wait4(process.pid, os.WNOHANG)
-        if ended:
-            assert code == 0, command
-            return used.ru_utime + used.ru_stime, peak / 2**20
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        if "RssAnon:" in status:  # not when it is about to end
-            peak = max(peak, int(status.split("RssAnon:")[1].split()[0]))
-        time.sleep(0.02)
-
-
-def benchmark_scale(scales=(1, 10, 100), steps=300):
-    """Print a row of the README's table for each scale."""
-    print(f"| books | prepare | tokenize, {steps} steps | lead-3 of validation | titles of validation and scores "
-          "| titles of English validation reviews in a file |\n|---|---|---|---|---|---|")  # fmt: skip
-    for times in scales:
-        with tempfile.TemporaryDirectory() as folder:
+def benchmark_scale(args):
+    """Print CPU seconds and memory of each script for the sample's rows, repeated with new ids."""
+    titles = ["books", "`prepare_data.py`", "`baseline.py`", "`train_accelerate.py`"]
+    titles += ["`train_trainer.py`", "`predict.py --split`", "`predict.py --input`"]
+    print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
+    for times in args.scales:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             folder = Path(folder)
-            (folder / "reviews").mkdir()
-            repeat_sample(folder / "reviews", times)
-            data, model = folder / "data", folder / "model"
-            cells = [time_and_memory("prepare_data.py", "--dataset", folder / "reviews", "--data", data)]
-            books = load_from_disk(data)
-            rows = sum(map(len, books.values()))
-            validation = books["validation"]
-            books["validation"] = validation.select(range(64))  # scored at full length below
-            books.save_to_disk(folder / "short")
-            shutil.copy(data / "arguments.json", folder / "short")
-            shutil.copytree(data / "tiny-mt5", folder / "short/tiny-mt5")
-            cells.append(time_and_memory("train_accelerate.py", "--data", folder / "short", "--output-dir", model,
-                                         "--max-steps", steps))  # fmt: skip
-            cells.append(time_and_memory("baseline.py", "--data", data, "--output-dir", folder / "baseline"))
-            cells.append(time_and_memory("predict.py", "--model", model, "--data", data, "--split", "validation",
-                                         "--batch-size", 128))  # fmt: skip
-            cells.append(time_and_memory("predict.py", "--model", model, "--input", folder / "reviews/en_validation.jsonl",
-                                         "--output", folder / "titles.csv", "--batch-size", 128))  # fmt: skip
-            cells = [f"{rows:,}", *(f"{seconds:.0f} s, {peak:.2f} GiB" for seconds, peak in cells)]
-            print(f"| {' | '.join(cells)} |", flush=True)
+            reviews, data, short = folder / "reviews", folder / "data", folder / "short"
+            reviews.mkdir()
+            for path in sorted((ROOT / "data/sample").glob("*.jsonl")):
+                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                with open(reviews / path.name, "w", encoding="utf-8") as file:
+                    for number in range(times):
+                        for row in rows:
+                            row = row | {"review_id": f"{row['review_id']}_{number}"}
+                            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            measured = [run("prepare_data.py", "--dataset", reviews, "--data", data)]
+            measured.append(run("baseline.py", "--data", data, "--output-dir", folder / "baseline"))
+            # predict.py takes the whole validation split, a training only some of its rows.
+            books = datasets.load_from_disk(data)
+            count = sum(map(len, books.values()))
+            books["validation"] = books["validation"].select(range(64))
+            books.save_to_disk(short)
+            shutil.copy(data / "arguments.json", short)
+            flags = ["--data", short, "--model", data / "tiny-mt5", "--epochs", 1]
+            flags += ["--max-train-samples", args.rows or 4800, "--output-dir"]
+            for script in ("train_accelerate", "train_trainer"):
+                measured.append(run(f"{script}.py", *flags, folder / script))
+            command = ["predict.py", "--model", folder / "train_trainer", "--batch-size", 128]
+            measured.append(run(*command, "--data", data, "--split", "validation"))
+            files = ["--input", reviews / "en_validation.jsonl", "--output", folder / "titles.csv"]
+            measured.append(run(*command, *files))
+        cells = [f"{count:,}", *(f"{seconds:.0f} s, {peak:.2f} GiB" for seconds, peak in measured)]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["rouge", "train", "predict", "quality", "pieces", "scale", "way"])
-    parser.add_argument("--data", default=str(ROOT / "data/prepared/sample"), help="prepared data")
-    parser.add_argument("--model", help="a checkpoint; none: a random mt5-small of full size")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--eval-rows", type=int, default=64)
-    parser.add_argument("--way", choices=WAYS, help="what `train` starts for each way")
-    parser.add_argument("--output", help="file for the measurements as JSON")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("what", choices=["train", "profile", "start", "predict", "scale", "way"])
+    add("--batch-size", type=int, help="8; for predict 64")
+    add("--bf16", action=argparse.BooleanOptionalAction, help="for the scripts (if they can)")
+    add("--rounds", type=int, help="of train and predict (2; for train on a GPU 1)")
+    add("--rows", type=int, help="to train on (30 batches; on a GPU 100) or to predict (128)")
+    add("--eval-rows", type=int, default=64, help="to evaluate (64)")
+    add("--steps", type=int, default=20, help="to profile (20)")
+    add("--scales", type=int, nargs="+", default=[1, 10, 100], help="of scale (1 10 100)")
+    add("--ways", default="abcde", help="to train; (a) must be among them (abcde)")
+    add("--folder", type=Path, help="for way, which train starts")
     args = parser.parse_args()
-    if args.what == "rouge":
-        ours_, theirs = benchmark_rouge()
-        print(f"10,000 title pairs: ours {ours_:.2f} s, rouge_score {theirs:.2f} s, ratio {ours_ / theirs:.2f}")
-        return
-    if args.what == "predict":
-        benchmark_predict(args.data, args.model, args.rounds)
-        return
-    if args.what == "quality":
-        benchmark_quality(args.data)
-        return
-    if args.what == "pieces":
-        benchmark_pieces(args.data)
-        return
-    if args.what == "scale":
-        benchmark_scale()
-        return
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    if args.what != "predict":
+        args.batch_size = args.batch_size or 8
     if args.what == "way":
-        filler = json.loads((Path(args.data).parent / "filler.json").read_text())
-        results = measure(args.way, args.model, args.data, filler)
+        {"a": run_chapter, "b": run_stock}[args.ways](args.folder, args.batch_size)
     else:
-        results = benchmark_train(args.data, args.model, args.rounds, args.eval_rows)
-        print_table(results)
-    if args.output:
-        Path(args.output).write_text(json.dumps(results))
+        globals()[f"benchmark_{args.what}"](args)
 
 
 if __name__ == "__main__":

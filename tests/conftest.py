@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,23 +12,27 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from datasets import load_from_disk
+from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-SLICE = {"train": 300, "validation": 75, "test": 75}  # rows a language, before the filters
+SLICE = {"train": 300, "validation": 40, "test": 40}  # rows per language, before the filters
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def sample(language, split):
     """Return the rows of a file of the sample."""
-    lines = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    text = (ROOT / f"data/sample/{language}_{split}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 SERVER = """
 import gc, json, os, runpy, sys
-import accelerate, datasets, evaluate, matplotlib.pyplot, nltk, pandas, rouge_score.rouge_scorer, torch.distributed.fsdp
-from transformers import DataCollatorForSeq2Seq, MT5ForConditionalGeneration, Seq2SeqTrainer, T5Tokenizer
+import accelerate, datasets, evaluate, matplotlib.figure, nltk, pandas, rouge_score.rouge_scorer
+from transformers import DataCollatorForSeq2Seq, MT5ForConditionalGeneration
+from transformers import Seq2SeqTrainer, T5Tokenizer
 gc.freeze()
 for line in sys.stdin:
     command, environments, files, children = json.loads(line)
@@ -36,6 +42,7 @@ for line in sys.stdin:
             os.environ.update(environment)
             for stream, file in enumerate(files):
                 os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), stream)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")
             sys.exit()
@@ -55,9 +62,18 @@ for line in sys.stdin:
 
 @functools.cache
 def server():
-    """Start a process that imports the libraries once, which takes longer than most runs here, and forks for each."""
-    return subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, env=ENVIRONMENT, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    """Start a process that imports the libraries once and forks for each run of a script.
+
+    The imports take longer than most runs of the tests.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 def ranks(processes):
@@ -66,9 +82,10 @@ def ranks(processes):
         return [{}]
     with socket.socket() as free:
         free.bind(("", 0))
-        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-    return [{"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            | address for rank in range(processes)]  # fmt: skip
+        port = str(free.getsockname()[1])
+    shared = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(processes)}
+    shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def ask(*request):
@@ -78,31 +95,41 @@ def ask(*request):
 
 
 def start(*command, processes=1, files=("/dev/null",) * 3):
-    """Start ``python script.py ...`` on CPU processes with the ``files`` as standard streams; return their numbers."""
+    """Start ``python script.py ...`` on CPU processes and return their numbers.
+
+    The ``files`` are their standard streams: input, output, errors.
+    """
     return ask(list(map(str, command)), ranks(processes), list(map(str, files)), [])
 
 
 def wait(processes):
-    """Wait for the end of what ``start`` began, of all of it, and return the exit code of the first that ended."""
+    """Wait until all that ``start`` began has ended; return the exit code of the first to end."""
     return ask([], [], [], processes)
 
 
 def run(*command, processes=1, check=True, stdin="", **environment):
-    """Run ``python script.py ...``, on several CPU processes if asked to, and return what it printed.
+    """Run ``python script.py ...``, on several CPU processes if asked to; return what it printed.
 
-    With an ``environment``, or as a module (-m), it is started by a command of its own, else by the server.
+    With an ``environment``, or as a module (-m), it is a command of its own, else the server's.
     """
     command = list(map(str, command))
     if environment or command[0] == "-m":
-        result = subprocess.run([sys.executable, *command], cwd=ROOT, env={**ENVIRONMENT, **environment}, input=stdin,
-                                capture_output=True, text=True)  # fmt: skip
+        result = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env={**ENVIRONMENT, **environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+        )
     else:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
             for file, text in zip(files, (stdin, "", ""), strict=True):
                 file.write_text(text, encoding="utf-8")
             code = wait(start(*command, processes=processes, files=files))
-            result = subprocess.CompletedProcess(command, code, *(file.read_text("utf-8") for file in files[1:]))
+            printed = [file.read_text("utf-8") for file in files[1:]]
+            result = subprocess.CompletedProcess(command, code, *printed)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
@@ -112,13 +139,54 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def copy_data(source, folder, **rows):
+    """Copy prepared data with the first rows of some splits: ``copy_data(a, b, validation=32)``.
+
+    The tiny model is copied too. Evaluation takes most of the time of a short training.
+    """
+    books = load_from_disk(source)
+    for split, number in rows.items():
+        books[split] = books[split].select(range(number))
+    books.save_to_disk(folder)
+    shutil.copy(Path(source, "arguments.json"), folder)
+    shutil.copytree(Path(source, "tiny-mt5"), Path(folder, "tiny-mt5"))
+    return folder
+
+
+def save_full_size_tokenizer(tiny, folder, pieces=250_100):
+    """Save the tokenizer ``tiny``, filled up to mt5-small's size with letters and Chinese words."""
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    specification = read_json(folder / "tokenizer.json")
+    vocabulary, rng = specification["model"]["vocab"], random.Random(0)
+    known = {piece for piece, _ in vocabulary}
+    single = [*map(chr, range(0x21, 0x180)), *"“”’—€"]  # as mT5 has
+    vocabulary += [[character, -14.0] for character in single if character not in known]
+    chinese = [chr(number) for number in range(0x4E00, 0x9FA0)]
+    words = list(dict.fromkeys("▁" + "".join(rng.choices(chinese, k=3)) for _ in range(pieces)))
+    words = words[: pieces - len(vocabulary)]
+    vocabulary += [[word, rng.uniform(-20, -15)] for word in words]
+    (folder / "tokenizer.json").write_text(json.dumps(specification), encoding="utf-8")
+
+
+def save_mt5(folder, **config):
+    """Save and return an mT5 with random weights and a head of its own; by default mt5-small's."""
+    torch.manual_seed(0)
+    model = MT5ForConditionalGeneration(MT5Config(initializer_factor=0.05, **config))
+    model.config.tie_word_embeddings = False
+    head = torch.empty_like(model.shared.weight).normal_(std=0.05)
+    model.lm_head.weight = torch.nn.Parameter(head)
+    model.save_pretrained(folder)
+    return model
+
+
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory):
     """A folder with the first rows of each file of the sample."""
     folder = tmp_path_factory.mktemp("reviews")
     for path in (ROOT / "data/sample").glob("*.jsonl"):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / path.name).write_text("".join(lines[: SLICE[path.stem.split("_")[1]]]), encoding="utf-8")
+        rows = lines[: SLICE[path.stem.split("_")[1]]]
+        (folder / path.name).write_text("".join(rows), encoding="utf-8")
     return folder
 
 
@@ -134,7 +202,8 @@ def prepared(reviews, tmp_path_factory):
 def trained(prepared, tmp_path_factory):
     """Folders of a model that each training script trained on the slice."""
     folders = {}
-    for script, steps in (("trainer", 400), ("accelerate", 30)):
+    for script, epochs in (("trainer", 8), ("accelerate", 2)):
         folders[script] = tmp_path_factory.mktemp(script) / "model"
-        run(f"train_{script}.py", "--data", prepared[0], "--output-dir", folders[script], "--max-steps", steps)
+        flags = ["--data", prepared[0], "--output-dir", folders[script], "--epochs", epochs]
+        run(f"train_{script}.py", *flags)
     return folders

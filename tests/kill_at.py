@@ -1,10 +1,13 @@
-"""Run a script and kill it at the n-th replacement or removal below its folder.
+"""Run a script and kill it at a moment when it replaces, renames or removes a file of its folder.
 
-python tests/kill_at.py SCRIPT N FLAGS      # SCRIPT without .py; FLAGS name the folder: --data or --output-dir
+python tests/kill_at.py SCRIPT MOMENT FLAGS
+
+SCRIPT is without .py. MOMENT is a number n, for the n-th of these operations, or the name of a file
+or folder, for the first operation on it. FLAGS name the folder: --data or --output-dir.
 """
 
-import importlib
 import os
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -15,19 +18,21 @@ done = 0
 
 
 def killing(call):
-    """Return ``call``, which ends the process where it would be the n-th one below the folder."""
+    """Return ``call``, which ends the process where it would be the operation of the MOMENT."""
 
     def wrapper(*args, **options):
         global done
         if any(str(arg).startswith(folder) for arg in args):
             done += 1
-            if done == int(moment):
+            if moment in (str(done), Path(args[0]).name):
                 os._exit(9)
         return call(*args, **options)
 
     return wrapper
 
 
-Path.replace, Path.unlink, shutil.rmtree = killing(Path.replace), killing(Path.unlink), killing(shutil.rmtree)
-sys.argv = [script + ".py", *flags]
-importlib.import_module(script).main()
+for name in ("replace", "rename", "unlink"):
+    setattr(Path, name, killing(getattr(Path, name)))
+shutil.rmtree = killing(shutil.rmtree)
+sys.argv = [f"{script}.py", *flags]
+runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,31 +1,22 @@
-"""What common.py computes, in tables that can be checked by hand."""
+"""What common.py and the functions of the scripts compute, in tables to be checked by hand."""
 
-import math
 import random
 import string
 from types import SimpleNamespace
 
+import evaluate
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from rouge_score.rouge_scorer import RougeScorer
-from transformers.modeling_outputs import Seq2SeqLMOutput
 
 import common
-from common import (
-    ROUGE_TYPES,
-    LengthGroupedSampler,
-    Rouge,
-    bootstrap,
-    longest_first,
-    mixed_precision,
-    row_losses,
-    sent_tokenize,
-    summed_loss,
-    three_sentence_summary,
-)
+import train_accelerate
+import train_trainer
+from baseline import three_sentence_summary
+from common import ROUGE_TYPES, Rouge, bootstrap, sent_tokenize
 
 # ---- sentences ---------------------------------------------------------------------------------
 
@@ -33,12 +24,24 @@ SENTENCES = [
     ("en", "Dr. Hill liked it. I did not.", ["Dr. Hill liked it.", "I did not."]),
     ("en", "Loved it! Would I buy it again? Yes.", ["Loved it!", "Would I buy it again?", "Yes."]),
     ("en", "It cost 9.99 at Mrs. Moore's. Fine.", ["It cost 9.99 at Mrs. Moore's.", "Fine."]),
-    ("es", "La Sra. Peña lo leyó. A mí no me gustó.", ["La Sra. Peña lo leyó.", "A mí no me gustó."]),
+    (
+        "es",
+        "La Sra. Peña lo leyó. A mí no me gustó.",
+        ["La Sra. Peña lo leyó.", "A mí no me gustó."],
+    ),
     ("es", "El Dr. Vidal lo cita. ¡Qué año!", ["El Dr. Vidal lo cita.", "¡Qué año!"]),
-    ("es", "Llegó de EE. UU. en dos días. Bien.", ["Llegó de EE. UU. en dos días.", "Bien."]),
-    ("de", "Herr Dr. Maier las es z.B. im Bett. Gut!", ["Herr Dr. Maier las es z.B. im Bett.", "Gut!"]),
+    ("es", "Cuesta 9,50 en pág. 3. Bien.", ["Cuesta 9,50 en pág. 3.", "Bien."]),
+    (
+        "de",
+        "Herr Dr. Maier las es z.B. im Bett. Gut!",
+        ["Herr Dr. Maier las es z.B. im Bett.", "Gut!"],
+    ),
     ("fr", "M. Dupont l'a lu. C'est bien.", ["M. Dupont l'a lu.", "C'est bien."]),
-    ("ja", "面白い。もう一度読みたい！そう？はい", ["面白い。", "もう一度読みたい！", "そう？", "はい"]),
+    (
+        "ja",
+        "面白い。もう一度読みたい！そう？はい",
+        ["面白い。", "もう一度読みたい！", "そう？", "はい"],
+    ),
     ("zh", "很好看。 推荐！！", ["很好看。", "推荐！！"]),
     ("xx", "No such language. Split as English.", ["No such language.", "Split as English."]),
     ("en", "", []),
@@ -58,9 +61,18 @@ def test_three_sentence_summary_takes_three():
 # ---- ROUGE -------------------------------------------------------------------------------------
 
 HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
-    ("en", "I absolutely loved reading the Hunger Games", "I loved reading the Hunger Games", False, 12 / 13, 8 / 11),
-    ("es", "muy fácil", "muy facil", False, 1 / 2, 0),  # an accent makes another word: one of two matches
-    ("es", "fácil", "f cil", False, 0, 0),  # and never cuts a word in two
+    # 6 words of 7 and 6 are shared, and 4 pairs of 6 and 5.
+    (
+        "en",
+        "I absolutely loved the Hunger Games again",
+        "I loved the Hunger Games again",
+        False,
+        12 / 13,
+        8 / 11,
+    ),
+    # An accent makes another word, so one of two matches. It does not cut a word in two.
+    ("es", "muy fácil", "muy facil", False, 1 / 2, 0),
+    ("es", "fácil", "f cil", False, 0, 0),
     ("es", "niñez", "niñez", False, 1, 0),
     ("es", "¡Qué año!", "qué año", False, 1, 1),
     ("es", "cafe\u0301", "café", False, 1, 0),  # the accent as a character of its own
@@ -75,22 +87,24 @@ HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
     ("de", "langweilige Bücher", "langweiliges Buch", True, 1, 1),
     ("fr", "livres ennuyeux", "livre ennuyeux", True, 1, 1),
     ("fr", "l'été", "été", False, 2 / 3, 0),  # two words against one
-    (
-        "ja",
-        "面白い本",
-        "面白い",
-        False,
-        6 / 7,
-        4 / 5,
-    ),  # each character is a word: 3 of 4 and 3 of 3, 2 of 3 and 2 of 2
+    # Each character is a word: 3 of 4 and 3 of 3 are shared, and of the pairs 2 of 3 and 2 of 2.
+    ("ja", "面白い本", "面白い", False, 6 / 7, 4 / 5),
     ("zh", "好书", "书好", False, 1, 0),
+    ("th", "ดีมาก", "ดี", False, 2 / 5, 0),  # ดี, ม, า, ก: one of four and one of one
+    ("hi", "हिन्दी", "हिन्दी किताब", False, 2 / 3, 0),  # the marks belong to their letters
 ]
 
 
-@pytest.mark.parametrize(("language", "prediction", "reference", "use_stemmer", "rouge1", "rouge2"), HAND_CHECKED)
+HAND_CHECKED_COLUMNS = ["language", "prediction", "reference", "use_stemmer", "rouge1", "rouge2"]
+
+
+@pytest.mark.parametrize(HAND_CHECKED_COLUMNS, HAND_CHECKED)
 def test_rouge_by_hand(language, prediction, reference, use_stemmer, rouge1, rouge2):
     scores = Rouge().compute(
-        predictions=[prediction], references=[reference], languages=[language], use_stemmer=use_stemmer
+        predictions=[prediction],
+        references=[reference],
+        languages=[language],
+        use_stemmer=use_stemmer,
     )
     assert scores["rouge1"] == pytest.approx(rouge1)
     assert scores["rouge2"] == pytest.approx(rouge2)
@@ -105,7 +119,9 @@ def test_rouge_equals_rouge_score_on_english_ascii(use_stemmer):
 
     def text():
         return "".join(
-            rng.choice(letters) if rng.random() < 0.8 else rng.choice(["read", "book", "lov"]) + rng.choice(endings)
+            rng.choice(letters)
+            if rng.random() < 0.8
+            else rng.choice(["read", "book", "lov"]) + rng.choice(endings)
             for _ in range(rng.randrange(60))
         )
 
@@ -123,24 +139,42 @@ def test_rouge_equals_rouge_score_on_english_ascii(use_stemmer):
     assert sum(scores["rouge1"]) > 0
 
 
-def test_rouge_score_itself_cuts_at_accents():
-    scores = Rouge().compute(predictions=["fácil"], references=["f cil"], languages=[None])
-    assert scores["rouge1"] == 1
+DEFAULTS = [  # --rouge, prediction, reference, rouge1 without another argument
+    ("language", "boring books", "bored book", 1),  # with stems
+    ("rouge_score", "boring books", "bored book", 0),  # as the chapter's loop
+    ("rouge_score_stemmer", "boring books", "bored book", 1),  # as the chapter's Trainer
+    ("language", "fácil", "f cil", 0),
+    ("rouge_score", "fácil", "f cil", 1),  # the package cuts words at accents
+    ("rouge_score_stemmer", "fácil", "f cil", 1),
+]
 
 
-def test_rouge_add_batch_is_compute():
+@pytest.mark.parametrize(("rouge", "prediction", "reference", "rouge1"), DEFAULTS)
+def test_the_flag_rouge_says_which_words_count(rouge, prediction, reference, rouge1):
+    scores = Rouge(rouge).compute(predictions=[prediction], references=[reference])
+    assert scores["rouge1"] == rouge1
+
+
+def test_rouge_has_the_interface_of_an_evaluate_metric():
+    predictions, references = ["good book", "bad"], ["a good book", "good"]
+    # rouge1 of the rows: 2 of 2 and 2 of 3 words, so 4/5; and 0.
+    expected = {"rouge1": 0.4, "rouge2": pytest.approx(1 / 3), "rougeL": 0.4, "rougeLsum": 0.4}
+    assert isinstance(Rouge(), evaluate.Metric)
+    assert Rouge().compute(predictions=predictions, references=references) == expected
     metric = Rouge()
-    for prediction, reference in (("good book", "a good book"), ("bad", "good")):
+    for prediction, reference in zip(predictions, references, strict=True):
         metric.add_batch(predictions=[prediction], references=[reference])
-    at_once = Rouge().compute(predictions=["good book", "bad"], references=["a good book", "good"])
-    assert (
-        metric.compute() == at_once == {"rouge1": 0.4, "rouge2": pytest.approx(1 / 3), "rougeL": 0.4, "rougeLsum": 0.4}
-    )
+    assert metric.compute() == expected
+    for prediction, reference in zip(predictions, references, strict=True):
+        metric.add(prediction=prediction, reference=reference)
+    assert metric.compute() == expected
+    rows = metric.compute(predictions=predictions, references=references, use_aggregator=False)
+    assert rows["rouge1"] == [0.8, 0]
 
 
 def test_rouge_scores_very_long_texts():
-    long = "word " * 10_000
-    assert Rouge().compute(predictions=[long], references=["one word"])["rouge1"] == pytest.approx(2 / 10_002)
+    scores = Rouge().compute(predictions=["word " * 10_000], references=["one word"])
+    assert scores["rouge1"] == pytest.approx(2 / 10_002)
 
 
 @pytest.mark.parametrize(("language", "text", "count"), [
@@ -156,107 +190,169 @@ def test_count_words(language, text, count):
 
 def test_bootstrap_finds_the_interval_of_a_mean():
     values = pd.DataFrame({"rouge1": np.random.default_rng(1).normal(loc=5, scale=2, size=400)})
-    row = bootstrap(values).loc["rouge1"]
-    assert row.low < row.f1 == values.rouge1.mean() < row.high
-    assert row.high - row.low == pytest.approx(2 * 1.96 * values.rouge1.std() / 20, rel=0.1)  # ± 1.96 deviations / √n
-    assert row.p == pytest.approx(2 / 1001)
+    cell = bootstrap(values)["rouge1"]
+    assert cell["low"] < cell["f1"] == values["rouge1"].mean() < cell["high"]
+    # The interval is the mean ± 1.96 deviations / √n.
+    width = 2 * 1.96 * values["rouge1"].std() / 20
+    assert cell["high"] - cell["low"] == pytest.approx(width, rel=0.1)
+    assert cell["p"] == pytest.approx(2 / 1001)
 
 
-def test_bootstrap_is_seeded_and_sees_no_difference_where_there_is_none():
-    values = pd.DataFrame({"rouge1": [1.0, -1.0] * 50})
-    assert bootstrap(values).p.item() > 0.5
-    assert bootstrap(values).equals(bootstrap(values))
-    assert not bootstrap(values).equals(bootstrap(values, seed=1))
+BOOTSTRAPS = [  # values of the rows, the mean, whether the mean differs from zero
+    ([1.0, -1.0] * 50, 0, False),
+    ([1.0, 1.0, -1.0] * 50, 1 / 3, True),
+    ([-1.0, -1.0, 1.0] * 50, -1 / 3, True),
+    ([2.0] * 50, 2, True),
+    ([0.0] * 50, 0, False),
+]
 
 
-def test_an_insignificant_difference_is_marked():
-    titles = ["good book", "bad book"] * 10
-    rows = {"review_title": titles, "review_body": ["Yes. No."] * 20, "language": ["en"] * 20}
-    assert "(n. s.)" not in common.score_table(common.score(rows, "language", titles), "test")
-    rows["review_body"] = ["bad book"] * 20  # so that the model and lead-3 are right in half of the rows each
-    assert "(n. s.)" in common.score_table(common.score(rows, "language", ["good book"] * 20), "test")
+@pytest.mark.parametrize(("values", "mean", "differs"), BOOTSTRAPS)
+def test_bootstrap_sees_a_difference_where_there_is_one(values, mean, differs):
+    cell = bootstrap(pd.DataFrame({"rouge1": values}))["rouge1"]
+    assert cell == bootstrap(pd.DataFrame({"rouge1": values}))["rouge1"]  # it is seeded
+    assert cell["f1"] == pytest.approx(mean)
+    assert (cell["low"] > 0 or cell["high"] < 0) is differs
+    assert cell["p"] < 0.01 if differs else cell["p"] > 0.5
+
+
+def test_bootstrap_draws_whole_rows():
+    values = pd.DataFrame({"rouge1": [1.0, 5, 2, 8], "rouge2": [11.0, 15, 12, 18]})
+    cells = bootstrap(values)
+    for name in ("f1", "low", "high"):
+        assert cells["rouge2"][name] == pytest.approx(cells["rouge1"][name] + 10)
+
+
+COMPARISONS = [  # titles, what lead-3 has, what the model has, the words of the table
+    ("good book", "Yes. No.", "good book", "model better"),
+    ("good book", "Good book.", "no", "lead-3 better"),
+]
+
+
+@pytest.mark.parametrize(("title", "review", "summary", "words"), COMPARISONS)
+def test_the_table_says_which_is_better(title, review, summary, words):
+    rows = {"review_title": [title], "review_body": [review], "language": ["en"]}
+    rows = Dataset.from_dict({name: 20 * column for name, column in rows.items()})
+    scores = common.score_beside_lead_3(Rouge(), rows, [summary] * 20)
+    assert scores["all"]["rows"] == 20
+    f1 = {name: scores["all"][name]["rouge1"]["f1"] for name in ("model", "lead-3", "difference")}
+    assert f1["difference"] == f1["model"] - f1["lead-3"] == (100 if "model" in words else -100)
+    table = common.format_scores(scores, "test")
+    assert table.splitlines()[-1].split("  ")[-1].strip() == words
+    assert "≤ 0.002" in table and "no difference shown" not in table
+
+
+def test_the_table_says_that_no_difference_is_shown():
+    # The model and lead-3 are right in half of the rows each, but in other rows.
+    titles, reviews = ["good book", "bad book"] * 10, ["Bad book."] * 20
+    rows = {"review_title": titles, "review_body": reviews, "language": ["en"] * 20}
+    scores = common.score_beside_lead_3(Rouge(), Dataset.from_dict(rows), ["good book"] * 20)
+    cell = scores["all"]["difference"]["rouge2"]
+    assert cell["f1"] == 0 and cell["low"] < 0 < cell["high"] and cell["p"] > 0.5
+    last_line = common.format_scores(scores, "test").splitlines()[-1]
+    assert last_line.count("no difference shown") == 4 and "better" not in last_line
+
+
+def test_scores_are_by_language_and_of_all_rows():
+    rows = Dataset.from_dict(
+        {
+            "review_title": ["good book", "good book", "muy fácil"],
+            "review_body": ["One. Two. Three. Good book.", "Good book.", "Muy fácil."],
+            "language": ["en", "en", "es"],
+        }
+    )
+    scores = common.score_beside_lead_3(Rouge(), rows, ["good book", "bad", "muy difícil"])
+    assert [(name, part["rows"]) for name, part in scores.items()] == [
+        ("en", 2),
+        ("es", 1),
+        ("all", 3),
+    ]
+    for system, en, es in (("model", 50, 50), ("lead-3", 50, 100), ("difference", 0, -50)):
+        means = [scores[name][system]["rouge1"]["f1"] for name in ("en", "es", "all")]
+        assert means == pytest.approx([en, es, (2 * en + es) / 3])
+    lead_3 = common.score_beside_lead_3(Rouge(), rows)  # as baseline.py has it
+    assert lead_3["es"] == {"rows": 1, "lead-3": scores["es"]["lead-3"]}
+    table = common.format_scores(scores, "validation")
+    assert "en, 2 rows" in table and "es, 1 rows" in table and "all, 3 rows" in table
+    assert "lead-3 100.00 [100.00,100.00]" in table
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(2 / 1001, "≤ 0.002"), (4 / 1001, "0.004"), (0.05, "0.050"), (1, "1.000")]
+)
+def test_format_p(p, text):
+    assert common.format_p(p) == text
+
+
+BETTER = [
+    (1.5, 0.05, "model better"),
+    (1.5, 0.051, "no difference shown"),
+    (-1.5, 0.002, "lead-3 better"),
+    (-1.5, 0.6, "no difference shown"),
+]
+
+
+@pytest.mark.parametrize(("f1", "p", "words"), BETTER)
+def test_which_is_better(f1, p, words):
+    assert common.which_is_better({"f1": f1, "p": p}) == words
 
 
 # ---- loss --------------------------------------------------------------------------------------
 
-
-def test_summed_loss_weighs_each_label_token_the_same():
-    logits = torch.zeros(2, 3, 7)  # uniform: the cross entropy of any token is ln 7
-    labels = torch.tensor([[1, 2, 3], [4, -100, -100]])
-    outputs = Seq2SeqLMOutput(logits=logits)
-    assert summed_loss(outputs, labels, 4).item() == pytest.approx(np.log(7))
-    halves = [summed_loss(Seq2SeqLMOutput(logits=logits[i : i + 1]), labels[i : i + 1], 4).item() for i in (0, 1)]
-    assert halves == [pytest.approx(3 / 4 * np.log(7)), pytest.approx(1 / 4 * np.log(7))]
+# A step of two rows with 3 and 1 label tokens. Each row is also a batch of its own.
+LABELS = torch.tensor([[1, 2, 3], [4, -100, -100]])
 
 
-# ---- order of rows and losses ------------------------------------------------------------------
+def test_compute_loss_weighs_each_label_token_of_the_step_the_same():
+    outputs = SimpleNamespace(logits=torch.zeros(2, 3, 7))  # the cross entropy of a token is ln 7
+    loss = train_trainer.compute_loss(outputs, LABELS, num_items_in_batch=4)
+    assert loss.item() == pytest.approx(np.log(7))
+    for row, share in ((0, 3 / 4), (1, 1 / 4)):
+        outputs = SimpleNamespace(logits=torch.zeros(1, 3, 7))
+        loss = train_trainer.compute_loss(outputs, LABELS[row : row + 1], num_items_in_batch=4)
+        assert loss.item() == pytest.approx(share * np.log(7))
 
 
-def sampler_of(lengths, step_rows, group_by_length=True):
-    rows = Dataset.from_dict({"input_ids": [[7] * length for length in lengths]})
-    args = SimpleNamespace(
-        batch_size=step_rows, gradient_accumulation_steps=1, seed=1, group_by_length=group_by_length
-    )
-    return LengthGroupedSampler(rows, args, processes=1)
+def test_weigh_by_label_tokens_gives_each_token_of_all_processes_the_same_weight():
+    accelerator = SimpleNamespace(reduce=lambda tokens, reduction: torch.tensor(2.0))  # of 3 and 1
+    weighed = [
+        train_accelerate.weigh_by_label_tokens(accelerator, torch.tensor(mean_loss), labels).item()
+        for mean_loss, labels in ((5.0, LABELS[0]), (1.0, LABELS[1]))
+    ]
+    assert weighed == [7.5, 0.5]
+    assert sum(weighed) / 2 == (5 + 5 + 5 + 1) / 4  # Accelerate takes the mean of the processes
 
 
-@pytest.mark.parametrize("group_by_length", [True, False])
-def test_an_epoch_has_whole_steps_of_different_rows(group_by_length):
-    lengths = np.random.default_rng(0).integers(5, 200, size=1003)
-    sampler = sampler_of(lengths, 8, group_by_length)
-    first = list(sampler)
-    sampler.epochs.append({"epoch": 1})
-    second = list(sampler)
-    assert len(first) == len(sampler) == 1000 and len(set(first)) == 1000  # 3 rows fill no whole step
-    assert first != second and set(first) != set(second)
-    widths = lengths[np.array(first)].reshape(-1, 8)
-    spread = (widths.max(axis=1) - widths.mean(axis=1)).mean()  # padding of a row
-    assert spread < 5 if group_by_length else spread > 50
-    sampler.epochs.clear()
-    assert list(sampler) == first
+@pytest.mark.parametrize("script", [train_trainer, train_accelerate])
+def test_postprocess_text_puts_each_sentence_on_a_line(script):
+    preds, labels = ["Good. Dr. Hill agrees.", "¡Bien! Sí."], ["Good", "Bien. Sí."]
+    expected = ["Good.\nDr. Hill agrees.", "¡Bien!\nSí."], ["Good", "Bien.\nSí."]
+    assert script.postprocess_text(preds, labels, ["en", "es"]) == expected
 
 
-def test_too_few_rows_for_one_step_end_the_run(capsys):
-    with pytest.raises(SystemExit):
-        sampler_of([3, 4, 5], 8)
-    assert "has 3 rows, one step takes 8; lower --batch-size" in capsys.readouterr().err
+# ---- precision and printing --------------------------------------------------------------------
 
 
-def test_longest_first():
-    reviews = ["one", "the longest", "no", "the largest"]
-    assert longest_first(Dataset.from_dict({"review_body": reviews}))["review_body"][:] == [
-        "the longest", "the largest", "one", "no"]  # fmt: skip
-
-
-def test_row_losses_sum_the_cross_entropy_of_a_row_and_count_its_tokens():
-    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.5, 0.5], [0.9, 0.1]]]))
-    labels = torch.tensor([[0, 1], [1, -100]])
-    outputs = SimpleNamespace(logits=logits)
-    expected = [[-math.log(0.5) - math.log(0.75), 2], [-math.log(0.5), 1]]
-    torch.testing.assert_close(row_losses(outputs, labels), torch.tensor(expected))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_drops_a_share_and_scales_the_rest(dtype):
-    torch.manual_seed(0)
-    ones = torch.ones(1001, 999, dtype=dtype, requires_grad=True)
-    dropped = common.dropout(ones, 0.25)
-    assert set(dropped.unique().tolist()) == {0, torch.tensor(1 / 0.75, dtype=dtype).item()}
-    assert (dropped == 0).double().mean().item() == pytest.approx(0.25, abs=0.002)  # a deviation is 0.0004
-    dropped.sum().backward()
-    assert torch.equal(ones.grad, dropped)  # it passes where the value passed
-    assert not torch.equal(common.dropout(ones, 0.25), dropped)
-    for untouched in (common.dropout(ones, 0.0), common.dropout(ones, 0.25, training=False)):
-        assert torch.equal(untouched, ones)
-
-
-@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "no")])
-def test_the_flag_bf16_decides(bf16, expected):
-    assert mixed_precision(bf16) == expected
-
-
-@pytest.mark.parametrize(("capability", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2", "no")])
-def test_without_the_flag_the_device_decides(monkeypatch, capability, expected):
+@pytest.mark.parametrize(
+    ("capability", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("avx2", False)]
+)
+def test_whether_a_cpu_has_bf16(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
-    assert mixed_precision(None) == expected
+    assert common.device_has_bf16() is expected
+
+
+PRINTED = [
+    ("¡Qué año! 面白い 😀", "¡Qué año! 面白い 😀"),
+    ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+    ("👩\u200d🚀", "👩\u200d🚀"),  # two emojis joined to one
+    ("\x1b[31mred", "\\u001b[31mred"),  # would colour the terminal
+    ("\rover", "\\u000dover"),
+    ("\u202eback", "\\u202eback"),  # would turn the direction of writing
+    ("half \ud83d", "half \\ud83d"),  # half of an emoji, which cannot be written
+]
+
+
+@pytest.mark.parametrize(("text", "printed"), PRINTED)
+def test_a_review_does_not_steer_the_terminal(text, printed):
+    assert common.printable(text) == printed

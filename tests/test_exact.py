@@ -1,6 +1,8 @@
-"""One computation has one result: however it is batched, spread over processes, interrupted and resumed."""
+"""One computation has one result: however it is batched, spread out, interrupted and resumed."""
 
 import csv
+import functools
+import importlib
 import json
 import os
 import random
@@ -11,91 +13,254 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, read_json, run, start, wait
-from datasets import load_from_disk
+import torch
+from conftest import ENVIRONMENT, ROOT, copy_data, read_json, run, start, wait
+from datasets import Dataset, DatasetDict, load_from_disk
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 SCRIPTS = ["trainer", "accelerate"]
 
 
-def read_log(folder):
-    """Return {column: its values as floats} of log.csv."""
+def read_log(folder, column):
+    """Return the values of a column of log.csv, without the empty ones, as floats."""
     with open(folder / "log.csv", newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    return {column: [float(row[column]) for row in rows] for column in rows[0]}
-
-
-# ---- one effective batch, one curve ------------------------------------------------------------
-
-CUTS = [(8, 1, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (1, 4, 2)]  # batch size, batches a step, processes: 8 rows a step
-
-
-@pytest.fixture(scope="module")
-def curve(prepared, tmp_path_factory):
-    """The log of 20 steps of 8 rows in one batch, by the Trainer."""
-    folder = tmp_path_factory.mktemp("curve")
-    run("train_trainer.py", "--data", prepared[0], "--output-dir", folder, "--max-steps", 20, "--batch-size", 8)
-    return read_log(folder)
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize(("batch_size", "accumulation", "processes"), CUTS)
-def test_however_a_step_is_cut_its_loss_and_gradients_are_the_same(
-    curve, prepared, tmp_path, script, batch_size, accumulation, processes
-):
-    run(f"train_{script}.py", "--data", prepared[0], "--output-dir", tmp_path, "--max-steps", 20,
-        "--batch-size", batch_size, "--gradient-accumulation-steps", accumulation, processes=processes)  # fmt: skip
-    assert read_json(tmp_path / "results.json")["processes"] == processes
-    log = read_log(tmp_path)
-    assert log["step"] == list(range(1, 21))
-    assert log["loss"] == pytest.approx(curve["loss"], rel=1e-4)
-    assert log["grad_norm"] == pytest.approx(curve["grad_norm"], rel=1e-4)
-    assert curve["loss"][0] - curve["loss"][-1] > 1  # it learns
-
-
-def test_both_scripts_write_the_same_model(trained, prepared, tmp_path):
-    for script in SCRIPTS:
-        run(f"train_{script}.py", "--data", prepared[0], "--output-dir", tmp_path / script, "--epochs", 2)
-    for name in ("log.csv", "epochs.csv"):
-        assert (tmp_path / "trainer" / name).read_bytes() == (tmp_path / "accelerate" / name).read_bytes()
-    assert weights(tmp_path / "trainer") == weights(tmp_path / "accelerate")
-
-
-def error_lines(result):
-    return [line for line in result.stderr.splitlines() if ": error: " in line]
-
-
-def error_line(result):
-    """Return the one line of a run that ended as a bad input should."""
-    lines = error_lines(result)
-    assert result.returncode == 2 and len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
-    return lines[0]
-
-
-# ---- resuming ----------------------------------------------------------------------------------
+        return [float(row[column]) for row in csv.DictReader(lines) if row[column]]
 
 
 def weights(folder):
-    return {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / "model.safetensors").items()}
+    """Return {name: its bytes} of the weights in a folder."""
+    tensors = load_file(folder / "model.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def error_line(result):
+    """Return the one line of a run that ended as one with bad input should."""
+    lines = [line for line in result.stderr.splitlines() if ": error: " in line]
+    assert result.returncode == 2 and len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+# ---- One effective batch, one curve --------------------------------------------------------------
+
+
+def tokenize(folder, rows):
+    """Return what the model is called with: the ids of reviews and titles, padded."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    reviews, titles = (
+        tokenizer(rows[name][:], max_length=length, truncation=True, padding=True)
+        for name, length in (("review_body", 512), ("review_title", 30))
+    )
+    labels = torch.tensor(titles["input_ids"])
+    labels[labels == tokenizer.pad_token_id] = -100
+    return {**reviews.convert_to_tensors("pt"), "labels": labels}
+
+
+def loss_by_hand(model, batch):
+    """Return the sum of the cross entropies of the label tokens, divided by their number."""
+    logits, labels = model(**batch).logits, batch["labels"]
+    total = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    return total / (labels != -100).sum()
+
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def eight_rows(prepared, tmp_path_factory):
+    """Prepared data whose training split is one step of eight rows."""
+    data = copy_data(prepared[0], tmp_path_factory.mktemp("eight") / "data", train=8, validation=2)
+    batch = tokenize(data / "tiny-mt5", load_from_disk(data)["train"])
+    # Two halves of an odd number of label tokens have unequal numbers, so that the mean of the
+    # means of two batches is not the mean of the step.
+    assert (batch["labels"] != -100).sum() % 2 == 1
+    return data
+
+
+@pytest.fixture(scope="module")
+def by_hand(eight_rows):
+    """The loss and the gradient norm of each step, in plain PyTorch."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(eight_rows / "tiny-mt5")
+    batch = tokenize(eight_rows / "tiny-mt5", load_from_disk(eight_rows)["train"])
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    curve = {"loss": [], "grad_norm": []}
+    for step in range(STEPS):
+        loss = loss_by_hand(model, batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.param_groups[0]["lr"] = 0.005 * (1 - step / STEPS)  # falls to 0 linearly
+        optimizer.step()
+        optimizer.zero_grad()
+        curve["loss"].append(loss.item())
+        curve["grad_norm"].append(norm.item())
+    # It learns, and the last steps are not clipped, so that the size of a gradient matters.
+    assert curve["loss"][-1] < curve["loss"][0] / 10 and curve["grad_norm"][-1] < 0.9
+    return curve
+
+
+@pytest.mark.parametrize(
+    ("script", "batch_size", "accumulation", "processes"),
+    [
+        ("trainer", 8, 1, 1),
+        ("trainer", 2, 4, 1),
+        ("trainer", 1, 8, 1),
+        ("trainer", 4, 1, 2),
+        ("trainer", 2, 2, 2),
+        ("accelerate", 8, 1, 1),
+        ("accelerate", 4, 1, 2),
+    ],
+)
+def test_however_a_step_is_cut_its_loss_and_gradient_are_those_by_hand(
+    script, batch_size, accumulation, processes, eight_rows, by_hand, tmp_path
+):
+    flags = ["--epochs", STEPS, "--learning-rate", 0.005, "--weight-decay", 0]
+    if accumulation > 1:
+        flags += ["--gradient-accumulation-steps", accumulation]
+    run(
+        f"train_{script}.py",
+        *["--data", eight_rows, "--output-dir", tmp_path, "--batch-size", batch_size, *flags],
+        processes=processes,
+    )
+    assert read_json(tmp_path / "results.json")["arguments"]["processes"] == processes
+    loss = read_log(tmp_path, "loss")
+    assert loss[0] == pytest.approx(by_hand["loss"][0], abs=1e-5)
+    assert loss == pytest.approx(by_hand["loss"], rel=1e-4)
+    if script == "trainer":  # train_accelerate.py does not log it
+        assert read_log(tmp_path, "grad_norm") == pytest.approx(by_hand["grad_norm"], rel=1e-3)
+
+
+# ---- An epoch of several steps, and an evaluation ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counted(prepared, tmp_path_factory):
+    """32 rows to train on, and 97 to evaluate, of which the first 49 have ROUGE 100, the others 0.
+
+    The titles of the 49 are the summaries that the tiny mT5 writes as it is. The others are digits.
+    """
+    folder = tmp_path_factory.mktemp("counted")
+    rows = load_from_disk(prepared[0])["train"]
+    books = DatasetDict(train=rows.select(range(32)), validation=rows.select(range(100, 197)))
+    books["validation"].to_json(folder / "reviews.jsonl")
+    flags = ["--model", prepared[0] / "tiny-mt5", "--input", folder / "reviews.jsonl"]
+    run("predict.py", *flags, "--output", folder / "titles.jsonl")
+    summaries = Dataset.from_json(str(folder / "titles.jsonl"))["summary"][:]
+    assert len(set(summaries)) == 97  # each row has its own
+    titles = [*summaries[:49], *(97 - 49) * ["1 2 3"]]
+    books["validation"] = books["validation"].remove_columns("review_title")
+    books["validation"] = books["validation"].add_column("review_title", titles)
+    books.save_to_disk(folder / "data")
+    shutil.copy(prepared[0] / "arguments.json", folder / "data")
+    shutil.copytree(prepared[0] / "tiny-mt5", folder / "data/tiny-mt5")
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def one_epoch(counted, tmp_path_factory):
+    """A function that returns the folder of an epoch in which the model stays as it is."""
+
+    @functools.cache
+    def train(script, processes):
+        folder = tmp_path_factory.mktemp(f"{script}-{processes}")
+        run(
+            f"train_{script}.py",
+            *["--data", counted, "--output-dir", folder, "--epochs", 1],
+            *["--batch-size", 8 // processes, "--learning-rate", 1e-12],
+            processes=processes,
+        )
+        assert read_json(folder / "results.json")["arguments"]["processes"] == processes
+        return folder
+
+    return train
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_evaluated_row_counts_once(script, processes, one_epoch, counted):
+    # On 2 and 3 processes the last batches are filled up with the first rows, whose ROUGE is 100.
+    folder = one_epoch(script, processes)
+    for name in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
+        assert read_log(folder, f"eval_{name}") == [pytest.approx(100 * 49 / 97, abs=1e-4)]
+    scores = read_json(folder / "results.json")["scores"]["all"]
+    assert scores["rows"] == 97
+    assert scores["model"]["rouge1"]["f1"] == pytest.approx(100 * 49 / 97, abs=1e-4)
+    if script == "accelerate":  # the Trainer's eval_loss is a mean of the means of batches
+        model = AutoModelForSeq2SeqLM.from_pretrained(counted / "tiny-mt5")
+        batch = tokenize(counted / "tiny-mt5", load_from_disk(counted)["validation"])
+        with torch.no_grad():
+            expected = loss_by_hand(model, batch).item()
+        assert read_log(folder, "eval_loss") == [pytest.approx(expected, abs=1e-5)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(processes, one_epoch, counted):
+    folder = one_epoch("accelerate", processes)
+    rows = load_from_disk(counted)["train"]
+    lengths = tokenize(counted / "tiny-mt5", rows)["attention_mask"].sum(dim=1).tolist()
+    generator = torch.Generator().manual_seed(42)  # --seed 42, epoch 0
+    order = list(LengthGroupedSampler(8, lengths=lengths, generator=generator))
+    model = AutoModelForSeq2SeqLM.from_pretrained(counted / "tiny-mt5")
+    with torch.no_grad():
+        losses = [
+            loss_by_hand(
+                model, tokenize(counted / "tiny-mt5", rows.select(order[i : i + 8]))
+            ).item()
+            for i in (0, 8, 16, 24)
+        ]
+    assert read_log(folder, "loss") == [pytest.approx(sum(losses) / 4, abs=1e-5)]
+
+
+def test_the_trainers_epoch_on_two_processes_has_the_loss_of_one(one_epoch):
+    one, two = (read_log(one_epoch("trainer", processes), "loss") for processes in (1, 2))
+    assert two == [pytest.approx(one[0], abs=1e-5)]
+
+
+# ---- Resuming ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def with_dropout(prepared, tmp_path_factory):
-    """The tiny mT5 with dropout, so that a run needs its random states."""
-    folder = tmp_path_factory.mktemp("dropout") / "tiny-mt5"
-    shutil.copytree(prepared[0] / "tiny-mt5", folder)
-    config = read_json(folder / "config.json") | {"dropout_rate": 0.1}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    """Five steps of 16 rows, and a tiny mT5 with dropout, so that a run needs its random states."""
+    data = tmp_path_factory.mktemp("dropout") / "data"
+    copy_data(prepared[0], data, train=80, validation=4)
+    config = read_json(data / "tiny-mt5/config.json") | {"dropout_rate": 0.1}
+    (data / "tiny-mt5/config.json").write_text(json.dumps(config))
+    return data
 
 
-def wait_for_step(folder, step):
-    """Wait until a checkpoint of ``step`` or later is there, if only in part."""
+@pytest.fixture(scope="module")
+def unbroken(with_dropout, tmp_path_factory):
+    """A function that returns the folder of a training that was not interrupted."""
+
+    @functools.cache
+    def train(script, *flags, processes=1):
+        folder = tmp_path_factory.mktemp("unbroken") / "model"
+        flags = ["--data", with_dropout, "--output-dir", folder, *flags]
+        run(f"train_{script}.py", *flags, processes=processes)
+        return folder
+
+    return train
+
+
+def wait_for(path):
+    """Wait until a file or folder is there."""
     for _ in range(60_000):
-        if max([int(path.name.split("-")[1]) for path in folder.glob("checkpoints/checkpoint-*")], default=0) >= step:
+        if path.exists():
             return
         time.sleep(0.002)
-    raise AssertionError(f"step {step} did not come")
+    raise AssertionError(f"{path} did not come")
+
+
+def wait_for_checkpoint(folder, number):
+    """Wait until a checkpoint of ``number`` or later is there, if only in part."""
+    numbers = [0]
+    while max(numbers) < number:
+        time.sleep(0.002)
+        names = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+        numbers = [0, *(int(name) for name in names if name.isdigit())]
 
 
 def stop(processes, number):
@@ -105,110 +270,204 @@ def stop(processes, number):
     return wait(processes)
 
 
+LAST_FILE = {"trainer": "trainer_state.json", "accelerate": "progress.json"}  # of a checkpoint
+
+
+def logged(folder):
+    """Return the rows of log.csv without those of times, which differ from run to run."""
+    with open(folder / "log.csv", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["loss"] or row["eval_loss"]]
+    timed = ("runtime", "per_second", "train_", "total_flos")
+    return [
+        {name: value for name, value in row.items() if not any(word in name for word in timed)}
+        for row in rows
+    ]
+
+
+def assert_same_bits(resumed, unbroken):
+    assert logged(resumed) == logged(unbroken)
+    assert weights(resumed) == weights(unbroken)
+    results = [read_json(folder / "results.json")["scores"] for folder in (resumed, unbroken)]
+    assert results[0] == results[1]
+    assert read_json(resumed / "arguments.json")["finished"]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "number"),
+    [
+        ("trainer", ["--epochs", "4"], 10),  # the end of an epoch of 5 steps
+        ("trainer", ["--epochs", "3", "--save-steps", "3"], 9),  # inside an epoch
+        ("accelerate", ["--epochs", "4"], 2),  # the end of an epoch
+    ],
+)
+def test_a_run_after_kill_9_ends_as_an_unbroken_one(
+    script, flags, number, with_dropout, unbroken, tmp_path
+):
+    folder = tmp_path / "model"
+    command = [f"train_{script}.py", "--data", with_dropout, "--output-dir", folder, *flags]
+    started = start(*command)
+    wait_for(folder / f"checkpoint-{number}" / LAST_FILE[script])
+    assert stop(started, signal.SIGKILL) == -signal.SIGKILL
+    assert not read_json(folder / "arguments.json")["finished"]
+    printed = run(*command, "--resume").stdout
+    assert f"Going on from {folder}/checkpoint-" in printed
+    assert_same_bits(folder, unbroken(script, *flags))
+
+
+@pytest.mark.parametrize(
+    ("script", "moment", "last"),
+    [
+        ("trainer", "config.json", 20),  # the model of the best epoch is saved
+        ("accelerate", "checkpoint-3", 4),  # the checkpoint of the last epoch replaces it
+    ],
+)
+def test_a_run_killed_after_its_last_step_ends_as_an_unbroken_one(
+    script, moment, last, with_dropout, unbroken, tmp_path
+):
+    flags = ["--data", with_dropout, "--output-dir", tmp_path / "model", "--epochs", "4"]
+    killed = run(ROOT / "tests/kill_at.py", f"train_{script}", moment, *flags, check=False)
+    assert killed.returncode == 9
+    printed = run(f"train_{script}.py", *flags, "--resume").stdout
+    assert f"Going on from {tmp_path}/model/checkpoint-{last}\n" in printed
+    assert_same_bits(tmp_path / "model", unbroken(script, "--epochs", "4"))
+    # Once more, it only prints the scores.
+    saved = {path: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
+    again = run(f"train_{script}.py", *flags, "--resume").stdout
+    assert "holds a finished run" in again and "validation split: ROUGE F1" in again
+    assert saved == {path: path.read_bytes() for path in saved}
+
+
+def test_a_torn_checkpoint_is_not_resumed(with_dropout, unbroken, tmp_path):
+    flags = ["--data", with_dropout, "--output-dir", tmp_path / "model", "--epochs", "4"]
+    run(ROOT / "tests/kill_at.py", "train_trainer", "config.json", *flags, check=False)
+    # As if the process had been killed while it wrote the last file of the last checkpoint.
+    torn = tmp_path / "model/checkpoint-20/trainer_state.json"
+    torn.write_text(torn.read_text()[:100])
+    printed = run("train_trainer.py", *flags, "--resume").stdout
+    assert f"Going on from {tmp_path}/model/checkpoint-15\n" in printed
+    assert_same_bits(tmp_path / "model", unbroken("trainer", "--epochs", "4"))
+
+
+def test_an_unfinished_checkpoint_is_not_resumed(with_dropout, unbroken, tmp_path):
+    flags = ["--data", with_dropout, "--output-dir", tmp_path / "model", "--epochs", "4"]
+    moment = "checkpoint-unfinished"  # would be renamed now to checkpoint-1
+    run(ROOT / "tests/kill_at.py", "train_accelerate", moment, *flags, check=False)
+    assert (tmp_path / "model" / moment / "progress.json").exists()
+    printed = run("train_accelerate.py", *flags, "--resume").stdout
+    assert "Going on" not in printed and "Epoch 1: " in printed
+    assert_same_bits(tmp_path / "model", unbroken("accelerate", "--epochs", "4"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_run_killed_ten_times_ends_as_an_unbroken_one(script, processes, prepared, with_dropout, tmp_path):
-    flags = ["--data", prepared[0], "--model", with_dropout, "--epochs", 2, "--batch-size", 16 // processes]
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    run(f"train_{script}.py", *flags, "--output-dir", unbroken, processes=processes)
-    steps = len(read_log(unbroken)["step"])
+def test_a_run_killed_six_times_ends_as_an_unbroken_one(
+    script, processes, with_dropout, unbroken, tmp_path
+):
+    flags = ["--epochs", "10", "--batch-size", str(16 // processes)]
+    if script == "trainer":
+        flags = [*flags, "--epochs", "2", "--save-steps", "1"]
+    folder = tmp_path / "model"
+    command = [f"train_{script}.py", "--data", with_dropout, "--output-dir", folder, *flags]
     rng = random.Random(f"{script} {processes}")
-    torn = 0
-    for step in sorted(rng.sample(range(1, steps + 1), 10)):
-        command = [f"train_{script}.py", *flags, "--output-dir", broken, "--resume", "--save-steps", 1]
-        started = start(*command, processes=processes)
-        wait_for_step(broken, step)
-        time.sleep(rng.uniform(0, 0.02))  # a checkpoint takes about so long to write
+    numbers = []
+    for number in sorted(rng.sample(range(1, 9), 6)):  # of the 10 checkpoints
+        started = start(*command, "--resume", processes=processes)
+        wait_for_checkpoint(folder, number)
+        time.sleep(rng.uniform(0, 0.1))
         assert stop(started, signal.SIGKILL) == -signal.SIGKILL
-        torn += any((broken / "checkpoints").glob(".new/*"))
-    print(f"{torn} of 10 kills left a torn checkpoint")
-    run(f"train_{script}.py", *flags, "--output-dir", broken, "--resume", processes=processes)
+        numbers.append([path.name for path in folder.glob("*checkpoint*")])
+    print("what each kill left:", *numbers)
+    run(*command, "--resume", processes=processes)
+    expected = unbroken(script, *flags, processes=processes)
     if processes == 1:
-        assert (broken / "log.csv").read_bytes() == (unbroken / "log.csv").read_bytes()
-        assert weights(broken) == weights(unbroken)
-    else:
-        expected, resumed = (load_file(folder / "model.safetensors") for folder in (unbroken, broken))
-        for name, tensor in expected.items():
-            assert (resumed[name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
-    assert read_json(broken / "results.json")["scores"] == read_json(unbroken / "results.json")["scores"]
+        assert_same_bits(folder, expected)
+        return
+    # Several processes add their gradients up in an order that may differ from run to run.
+    for name in ("loss", "eval_loss"):
+        assert read_log(folder, name) == pytest.approx(read_log(expected, name), rel=1e-5)
+    unbroken_weights = load_file(expected / "model.safetensors")
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        assert (unbroken_weights[name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_ctrl_c_says_how_to_resume(script, prepared, tmp_path):
-    flags = ["--data", prepared[0], "--output-dir", tmp_path / "model", "--epochs", 2]
+@pytest.mark.parametrize(
+    ("script", "ending"), [("trainer", signal.SIGINT), ("accelerate", signal.SIGTERM)]
+)
+def test_a_stopped_run_is_neither_lost_nor_mixed_up_with_another(
+    script, ending, with_dropout, prepared, tmp_path
+):
+    folder = tmp_path / "model"
+    command = [f"train_{script}.py", "--data", with_dropout, "--output-dir", folder]
     (tmp_path / "printed").touch()
-    files = ["/dev/null", "/dev/null", tmp_path / "printed"]
-    started = start(f"train_{script}.py", *flags, "--save-steps", 3, files=files)
-    wait_for_step(tmp_path / "model", 3)
-    assert stop(started, signal.SIGINT) == 130
+    started = start(*command, files=["/dev/null", "/dev/null", tmp_path / "printed"])
+    wait_for(folder / f"checkpoint-{5 if script == 'trainer' else 1}" / LAST_FILE[script])
+    assert stop(started, ending) == 130
     printed = (tmp_path / "printed").read_text()
-    (line,) = [line for line in printed.splitlines() if ": stopped" in line]
-    assert "--resume" in line and "Traceback" not in printed
-    newest = max(
-        (tmp_path / "model/checkpoints").glob("*/run.json"), key=lambda path: read_json(path)["state"]["step"]
-    )
-    again = run(f"train_{script}.py", *flags, check=False)  # without --resume nothing is lost
-    assert "--resume" in error_line(again) and newest.exists()
-    resuming = f"Resuming from {newest.parent}, step {read_json(newest)['state']['step']} of 52"
-    assert resuming in run(f"train_{script}.py", *flags, "--resume").stderr
-    assert read_log(tmp_path / "model")["step"] == list(range(1, 53))
+    assert f"train_{script}.py: stopped" in printed and "Traceback" not in printed
+
+    def content():
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before = content()
+    line = error_line(run(*command, check=False))
+    assert f"{folder} holds a run that has not ended; use --resume, or delete it" in line
+    other = {"trainer": "accelerate", "accelerate": "trainer"}[script]
+    for flags, words in [
+        (["--batch-size", 4], "batch_size 16, not 4"),
+        (["--epochs", 3], "epochs 10, not 3"),
+        (["--seed", 1], "seed 42, not 1"),
+        (["--max-train-samples", 8], "max_train_samples None, not 8"),
+        (["--data", prepared[0]], f"data {with_dropout}, not {prepared[0]}"),
+        (["--model", prepared[0] / "tiny-mt5"], f"tiny-mt5, not {prepared[0]}/tiny-mt5"),
+    ]:
+        line = error_line(run(*command, "--resume", *flags, check=False))
+        assert "error: --resume: the run was started with " in line and words in line
+    line = error_line(run(f"train_{other}.py", *command[1:], "--resume", check=False))
+    assert f"script train_{script}.py, not train_{other}.py" in line
+    result = run(*command, "--resume", processes=2, check=False)
+    assert "the run was started with processes 1, not 2" in result.stderr
+    assert content() == before
 
 
-@pytest.fixture(scope="module")
-def stopped(prepared, tmp_path_factory):
-    """Folders of runs, one a script, that were stopped after step 3, and flags that resume them."""
-    folders = {}
-    for script in SCRIPTS:
-        folders[script] = tmp_path_factory.mktemp("stopped") / script
-        flags = ["--data", prepared[0], "--output-dir", folders[script]]
-        started = start(f"train_{script}.py", *flags, "--save-steps", 3)
-        wait_for_step(folders[script], 3)
-        assert stop(started, signal.SIGTERM) == 130
-    return folders
+# ---- What ends a run -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("what", ["preset", "model", "corpus", "vocabulary", "batch_size"])
-def test_resume_refuses_another_run(what, script, stopped, prepared, with_dropout, tmp_path):
-    data = prepared[0]
-    flags = {"preset": ["--preset", "amazon"], "model": ["--model", with_dropout], "batch_size": ["--batch-size", 4]}
-    if what in ("corpus", "vocabulary"):
-        data = tmp_path / "data"
-        shutil.copytree(prepared[0], data)
-    if what == "corpus":
-        books = load_from_disk(prepared[0])
-        books["train"] = books["train"].select(range(100))
-        shutil.rmtree(data / "train")
-        books["train"].save_to_disk(data / "train")
-    elif what == "vocabulary":
-        tokenizer = (data / "tiny-mt5/tokenizer.json").read_text(encoding="utf-8")
-        (data / "tiny-mt5/tokenizer.json").write_text(tokenizer.replace('"▁book"', '"▁kook"'), encoding="utf-8")
-    preset = [] if what != "preset" else ["--model", data / "tiny-mt5", "--epochs", 10, "--batch-size", 16]
-    result = run(f"train_{script}.py", "--resume", "--output-dir", stopped[script], "--data", data, *preset,
-                 *flags.get(what, []), check=False)  # fmt: skip
-    line = error_line(result)
-    assert "error: --resume: " in line and f" was written with {what} " in line
-    assert len(list((stopped[script] / "checkpoints").glob("*/run.json"))) >= 1
-
-
-# ---- what ends a run ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("trainer", "the loss is not finite; delete the output and lower --learning-rate"),
+        ("accelerate", "the loss of epoch 1 is nan; lower --learning-rate"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run(script, words, with_dropout, tmp_path):
+    flags = ["--data", with_dropout, "--output-dir", tmp_path / "model", "--epochs", 1]
+    result = run(f"train_{script}.py", *flags, "--learning-rate", 1e30, check=False)
+    assert words in error_line(result)
+    assert not (tmp_path / "model/model.safetensors").exists()
+    assert not read_json(tmp_path / "model/arguments.json")["finished"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_loss_that_is_not_finite_ends_the_run(script, prepared, tmp_path):
-    result = run(f"train_{script}.py", "--data", prepared[0], "--output-dir", tmp_path, "--learning-rate", 1e30,
-                 check=False)  # fmt: skip
-    line = error_line(result)
-    assert "at step 2; " in line and "--learning-rate" in line
-    assert not list(tmp_path.glob("checkpoints/*/run.json"))
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_fp16_is_refused(script, prepared, tmp_path):
-    command = ["-m", "accelerate.commands.launch", "--mixed_precision", "fp16", f"train_{script}.py"]
-    result = run(*command, "--data", prepared[0], "--output-dir", tmp_path, check=False)
-    assert result.returncode == 1 and "fp16: mT5 overflows" in error_lines(result)[0]
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "fp16 is not supported, as mT5 overflows in it"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported; launch without it"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DEEPSPEED is not supported; launch without it"),
+    ],
+)
+def test_what_a_launcher_may_not_choose(
+    script, variable, value, words, monkeypatch, tmp_path, capsys
+):
+    # `accelerate launch --mixed_precision fp16` and the like set these variables.
+    monkeypatch.setenv(variable, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"train_{script}.py"])
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(f"train_{script}").main()
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -216,58 +475,78 @@ def small_disk(tmp_path):
     """A file system of 24 MiB; a checkpoint takes about 12."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_full_disk_leaves_the_earlier_checkpoints_whole(script, prepared, small_disk):
-    flags = ["--data", prepared[0], "--output-dir", small_disk / "model", "--epochs", 1]
-    result = run(f"train_{script}.py", *flags, "--save-steps", 3, check=False)
-    line = error_line(result)
-    assert "cannot write" in line and "free space" in line
-    whole = {path.parent.name for path in small_disk.glob("model/checkpoints/*/run.json")}
-    assert whole == {"checkpoint-3", "checkpoint-6"} == set(os.listdir(small_disk / "model/checkpoints")) - {".new"}
+def test_a_full_disk_leaves_the_earlier_checkpoints_whole(
+    script, with_dropout, unbroken, small_disk
+):
+    flags = ["--data", with_dropout, "--output-dir", small_disk / "model", "--epochs", "4"]
+    line = error_line(run(f"train_{script}.py", *flags, check=False))
+    assert "space on the disk" in line
     subprocess.run(["mount", "-o", "remount,size=128m", small_disk], check=True)
-    run(f"train_{script}.py", *flags, "--resume")
-    assert len(read_log(small_disk / "model")["step"]) == 26
+    printed = run(f"train_{script}.py", *flags, "--resume").stdout
+    assert f"Going on from {small_disk}/model/checkpoint-" in printed
+    assert_same_bits(small_disk / "model", unbroken(script, "--epochs", "4"))
 
 
-# ---- launching ---------------------------------------------------------------------------------
-
-LAUNCH = ROOT / "tests/launch"
+# ---- Launching -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", ["one_gpu", "several_gpus", "several_nodes", "fsdp"])
-def test_each_launch_configuration_gives_the_same_curve(config, curve, prepared, tmp_path):
-    processes = 1 if config == "one_gpu" else 2
-    command = [sys.executable, *(["-m", "accelerate.commands.launch"] if processes == 1 else [LAUNCH / "on_cpu.py"])]
-    command += ["--config_file", LAUNCH / f"{config}.yaml"]
-    flags = ["train_accelerate.py", "--data", prepared[0], "--output-dir", tmp_path / "model",
-             "--max-steps", "20", "--batch-size", str(8 // processes), "--no-bf16"]  # fmt: skip
-    nodes = [["--machine_rank", "0"], ["--machine_rank", "1"]] if config == "several_nodes" else [[]]
-    with open(tmp_path / "printed", "w") as printed:
-        started = [subprocess.Popen(list(map(str, [*command, *node, *flags])), cwd=ROOT, env=ENVIRONMENT,
-                                    stdout=printed, stderr=printed) for node in nodes]  # fmt: skip
-        codes = [process.wait() for process in started]
-    printed = (tmp_path / "printed").read_text()
-    assert codes == [0] * len(nodes), printed
-    assert f"{processes} process(es) on cpu" in printed
-    log = read_log(tmp_path / "model")
-    assert log["loss"] == pytest.approx(curve["loss"], rel=1e-4)
-    assert read_json(tmp_path / "model/results.json")["processes"] == processes
-    saved = load_file(tmp_path / "model/model.safetensors")
-    assert (saved["lm_head.weight"] - saved["shared.weight"]).abs().max() > 0.1  # the head is still its own
+def launch(*command, **environment):
+    """Start ``accelerate launch ...`` as a user does, but without a number of threads."""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), **environment}
+    del environment["OMP_NUM_THREADS"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *map(str, command)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
 
 
-def test_accelerate_launch_computes_as_python_does(prepared, tmp_path):
-    environment = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_NUM_THREADS"}
-    for name, launcher in (("python", []), ("launch", ["-m", "accelerate.commands.launch"])):
-        command = [sys.executable, *launcher, "train_accelerate.py", "--data", prepared[0], "--output-dir",
-                   tmp_path / name, "--max-steps", "5"]  # fmt: skip
-        subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True, capture_output=True)
-    assert (tmp_path / "python/log.csv").read_bytes() == (tmp_path / "launch/log.csv").read_bytes()
-    assert weights(tmp_path / "python") == weights(tmp_path / "launch")
+@pytest.mark.parametrize(
+    ("config", "processes", "nodes"),
+    [
+        ("one_gpu", 1, [[]]),
+        ("several_gpus", 2, [[]]),
+        ("several_nodes", 2, [["--machine_rank", 0], ["--machine_rank", 1]]),
+    ],
+)
+def test_each_launch_configuration_gives_the_loss_by_hand(
+    config, processes, nodes, eight_rows, by_hand, tmp_path
+):
+    command = ["--config_file", ROOT / f"tests/launch/{config}.yaml"]
+    flags = ["--data", eight_rows, "--output-dir", tmp_path / "model", "--no-bf16"]
+    flags += ["--batch-size", 8 // processes, "--epochs", 1]
+    # The CPU takes the place of the GPUs.
+    use_cpu = {"ACCELERATE_USE_CPU": "true"}
+    started = [launch(*command, *node, "train_accelerate.py", *flags, **use_cpu) for node in nodes]
+    printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(nodes), printed
+    first = by_hand["loss"][0]
+    assert read_log(tmp_path / "model", "loss") == [pytest.approx(first, abs=1e-5)]
+    assert read_json(tmp_path / "model/results.json")["arguments"]["processes"] == processes
+
+
+@pytest.mark.parametrize(("script", "precision"), [("accelerate", "no"), ("trainer", "fp16")])
+def test_accelerate_launch_uses_all_cores_but_not_fp16(script, precision, eight_rows, tmp_path):
+    main = tmp_path / "main.py"
+    main.write_text(
+        "import runpy, sys, torch\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "print('threads:', torch.get_num_threads())\n"
+    )
+    flags = ["--data", eight_rows, "--output-dir", tmp_path / "model", "--epochs", 1]
+    started = launch("--mixed_precision", precision, main, f"train_{script}.py", *flags)
+    printed = started.communicate()[0]
+    if precision == "fp16":
+        assert "--mixed_precision fp16 is not supported" in printed
+        assert started.returncode == 1 and not (tmp_path / "model").exists()
+    else:
+        assert f"threads: {os.cpu_count()}\n" in printed  # the launcher sets one

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
 
 import common
@@ -16,14 +17,19 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_title_lengths_has_a_bar_a_word_and_no_title_twice(drawn):
-    words = pd.DataFrame({
-        "language": ["en"] * 6 + ["es"] * 2,
-        "review": [10, 10, 11, 12, 12, 12, 7, 8],
-        "title": [1, 2, 3, 3, 5, 5, 2, 4],
-    })  # fmt: skip
-    prepare_data.draw_title_lengths(words, "title_lengths.png")
-    (figure,) = drawn
+def texts(words):
+    return ["word " * number for number in words]
+
+
+def test_title_lengths_has_one_bar_per_word():
+    english = {
+        "review_body": texts([10, 10, 11, 12, 12, 12]),
+        "review_title": texts([1, 2, 3, 3, 5, 5]),
+        "language": ["en"] * 6,
+    }
+    other = {"review_body": texts([7, 8]), "review_title": texts([2, 4]), "language": ["es"] * 2}
+    splits = {"train": Dataset.from_dict(english), "test": Dataset.from_dict(other)}
+    figure = prepare_data.draw_lengths(DatasetDict(splits))
     titles = {axis.get_title(): axis for axis in figure.axes}
     assert list(titles) == [
         "Words in a review, en",
@@ -31,25 +37,43 @@ def test_title_lengths_has_a_bar_a_word_and_no_title_twice(drawn):
         "Words in a review, es",
         "Words in a title, es",
     ]
-    kept, dropped = ([bar.get_height() for bar in bars] for bars in titles["Words in a title, en"].containers)
-    assert kept == [0, 0, 0, 2, 0, 2]  # titles of 0 to 5 words
-    assert dropped == [0, 1, 1, 0, 0, 0]
-    edges = [bar.get_x() for bar in titles["Words in a title, en"].containers[0]]
-    assert edges == pytest.approx([-0.5, 0.5, 1.5, 2.5, 3.5, 4.5])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["kept", "dropped: a title of one or two words"]
+    kept, dropped = titles["Words in a title, en"].containers
+    assert [bar.get_height() for bar in kept] == [0, 0, 0, 2, 0, 2]  # titles of 0 to 5 words
+    assert [bar.get_height() for bar in dropped] == [0, 1, 1, 0, 0, 0]
+    assert [bar.get_x() for bar in kept] == [0, 1, 2, 3, 4, 5]
+    kept, dropped = titles["Words in a review, en"].containers
+    # The reviews with titles of 3, 3, 5 and 5 words have 11, 12, 12 and 12 words themselves.
+    assert [bar.get_height() for bar in kept] == [0] * 11 + [1, 3]
+    assert [bar.get_height() for bar in dropped] == [0] * 10 + [2, 0, 0]
 
 
-def test_training_shows_losses_by_step_and_rouge_by_epoch_beside_lead_3(drawn):
-    log = [{"step": step, "loss": 5.0 - step} for step in (1, 2, 3, 4)]
-    row = dict.fromkeys(common.ROUGE_TYPES, 30.0)
-    epochs = [{"epoch": 1, "step": 2, "loss": 3.5, "eval_loss": 3.0, **row},
-              {"epoch": 2, "step": 4, "loss": 1.5, "eval_loss": 2.0, **row, "rouge1": 40.0}]  # fmt: skip
+def test_training_shows_losses_and_rouge_by_epoch_beside_lead_3(drawn):
+    row = {f"eval_{rouge}": 30.0 for rouge in common.ROUGE_TYPES}
+    # The Trainer logs the loss of an epoch and its evaluation in two rows, and a last one of times.
+    log = [
+        {"epoch": 1.0, "loss": 3.5},
+        {"epoch": 1.0, "eval_loss": 3.0, **row},
+        {"epoch": 2.0, "loss": 1.5},
+        {"epoch": 2.0, "eval_loss": 2.0, **row, "eval_rouge1": 40.0},
+        {"epoch": 2.0, "train_loss": 2.5, "train_runtime": 9.0},
+    ]
+    # train_accelerate.py logs both in one row.
+    in_one_row = [{**log[0], **log[1]}, {**log[2], **log[3]}]
     lead_3 = {rouge: {"f1": 20.0 + number} for number, rouge in enumerate(common.ROUGE_TYPES)}
-    common.draw_training("training.png", pd.DataFrame(log), pd.DataFrame(epochs), lead_3)
-    losses, rouge = ({line.get_label(): line for line in axis.get_lines()} for axis in drawn[0].axes)
-    assert list(losses["training, each step"].get_ydata()) == [4, 3, 2, 1]
-    assert list(losses["training, mean of an epoch"].get_xdata()) == [2, 4]
-    assert list(losses["validation"].get_ydata()) == [3, 2]
-    assert list(rouge["rouge1"].get_ydata()) == [30, 40]
-    for name, height in (("rouge1", 20), ("rouge2", 21), ("rougeL", 22)):
-        assert list(rouge[f"{name} of lead-3"].get_ydata()) == [height, height]
-        assert rouge[name].get_color() == rouge[f"{name} of lead-3"].get_color()
+    for rows in (log, in_one_row):
+        common.draw_training("training.png", pd.DataFrame(rows), lead_3)
+        losses, rouge = (
+            {line.get_label(): line for line in axis.get_lines()} for axis in drawn.pop().axes
+        )
+        for name, heights in (("training", [3.5, 1.5]), ("validation", [3, 2])):
+            assert list(losses[name].get_xdata()) == [1, 2]
+            assert list(losses[name].get_ydata()) == heights
+        assert list(rouge["rouge1"].get_xdata()) == [1, 2]
+        assert list(rouge["rouge1"].get_ydata()) == [30, 40]
+        for name, height in (("rouge1", 20), ("rouge2", 21), ("rougeL", 22)):
+            of_lead_3 = rouge[f"{name} of lead-3"]
+            assert list(of_lead_3.get_ydata()) == [height, height]
+            assert rouge[name].get_color() == of_lead_3.get_color()
+            assert rouge[name].get_linestyle() == "-" and of_lead_3.get_linestyle() == "--"
