@@ -1,6 +1,7 @@
-"""Answers to the exercises of the notebooks in course/, and wrong ones that the checks must tell from them.
+"""Answers to the exercises of the notebooks in course/, and others that the checks must judge.
 
-{notebook: {exercise: (right answer, [(wrong answer, what the check says about it), ...])}}; test_course.py runs them.
+{notebook: {exercise: (right answer, [(other answer, what the check says about it), ...])}}. The
+check says "Right" about another right answer. test_course.py runs them all.
 """
 
 SOLUTIONS = {
@@ -8,10 +9,12 @@ SOLUTIONS = {
         "exercise-1": (
             """
 book_share = {
-    language: len(books[language]["train"]) / len(reviews[language]["train"]) for language in args.languages
+    language: len(books[language]["train"]) / len(reviews[language]["train"])
+    for language in args.languages
 }
 """,
             [
+                ('book_share = {"en": 0.85, "es": 0.86}', "Right"),
                 ('book_share = {"en": 4700 / 4016, "es": 4700 / 4027}', "not between 0 and 1"),
                 ('book_share = {"en": 0.5, "es": 0.5}', "not quite for en"),
             ],
@@ -72,7 +75,17 @@ def rouge_n(summary, reference, n):
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
                     "count too often",
-                )
+                ),
+                (
+                    """
+def rouge_n(summary, reference, n):
+    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+    shared = sum(count for gram, count in theirs.items() if gram in ours)
+    recall, precision = shared / theirs.total(), shared / max(1, ours.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "count too often",
+                ),
             ],
         ),
         "exercise-2": (
@@ -108,14 +121,23 @@ def rouge_n(summary, reference, n):
         "exercise-2": (
             """
 def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return rows // (batch_size * gradient_accumulation_steps * processes)
+    return math.ceil(rows / (batch_size * gradient_accumulation_steps * processes))
 """,
             [
                 (
-                    "def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):\n"
-                    "    return math.ceil(rows / batch_size)",
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return rows // (batch_size * gradient_accumulation_steps * processes)
+""",
+                    "where do the last rows go",
+                ),
+                (
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return math.ceil(rows / batch_size)
+""",
                     "how many rows has a step",
-                )
+                ),
             ],
         ),
         "exercise-3": (
@@ -125,7 +147,8 @@ def learning_rate(step, max_steps, first):
 """,
             [
                 (
-                    "def learning_rate(step, max_steps, first):\n    return first * (max_steps - step) / max_steps",
+                    "def learning_rate(step, max_steps, first):\n"
+                    "    return first * (max_steps - step) / max_steps",
                     "how many steps came before it",
                 )
             ],
@@ -139,7 +162,8 @@ def step_loss(batches):
 """,
             [
                 (
-                    "def step_loss(batches):\n    return np.mean([np.mean(batch) for batch in batches])",
+                    "def step_loss(batches):\n"
+                    "    return np.mean([np.mean(batch) for batch in batches])",
                     "each place should weigh the same",
                 ),
                 ("def step_loss(batches):\n    return sum(map(sum, batches))", "you say"),
@@ -148,7 +172,7 @@ def step_loss(batches):
         "exercise-2": (
             """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = train_accelerate.backward(accelerator, model, step_batches)
+    loss, grad_norm = step_gradients(model, step_batches)
     optimizer.step()
     lr_scheduler.step()
     optimizer.zero_grad()
@@ -156,14 +180,75 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
 """,
             [
                 (
-                    "def training_step(model, optimizer, lr_scheduler, step_batches):\n"
-                    "    return train_accelerate.backward(accelerator, model, step_batches)[0]",
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    optimizer.zero_grad()
+    loss, grad_norm = step_gradients(model, step_batches)
+    optimizer.step()
+    lr_scheduler.step()
+    return loss
+""",
+                    "Right",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    return step_gradients(model, step_batches)[0]
+""",
                     "where is optimizer.step()",
                 ),
                 (
-                    "def training_step(model, optimizer, lr_scheduler, step_batches):\n"
-                    "    loss, grad_norm = train_accelerate.backward(accelerator, model, step_batches)\n"
-                    "    optimizer.step()\n    lr_scheduler.step()\n    return loss",
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, grad_norm = step_gradients(model, step_batches)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
+""",
+                    "where is lr_scheduler.step()",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, grad_norm = step_gradients(model, step_batches)
+    lr_scheduler.step()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
+""",
+                    "optimizer.step() comes first",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, grad_norm = step_gradients(model, step_batches)
+    for _ in range(2):
+        optimizer.step()
+        lr_scheduler.step()
+    optimizer.zero_grad()
+    return loss
+""",
+                    "optimizer.step() was called 2 times",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, grad_norm = step_gradients(model, step_batches)
+    optimizer.zero_grad()
+    optimizer.step()
+    lr_scheduler.step()
+    return loss
+""",
+                    "optimizer.step() found no gradients",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, grad_norm = step_gradients(model, step_batches)
+    optimizer.step()
+    lr_scheduler.step()
+    return loss
+""",
                     "where is optimizer.zero_grad()",
                 ),
             ],
@@ -191,7 +276,35 @@ def greedy(review):
         written = torch.cat([written, piece.view(1, 1)], dim=1)
     return tokenizer.decode(written[0], skip_special_tokens=True)
 """,
-            [('def greedy(review):\n    return review[:30] + "..."', "append one piece at a time")],
+            [
+                (
+                    'def greedy(review):\n    return review[:30] + "..."',
+                    "append one piece at a time with torch.cat, 30 at most",
+                ),
+                (
+                    """
+def greedy(review):
+    written = model.generate(**tokenizer(review, return_tensors="pt"))
+    return tokenizer.decode(written[0], skip_special_tokens=True)
+""",
+                    "write it without generate",
+                ),
+                (
+                    """
+@torch.inference_mode()
+def greedy(review):
+    inputs = tokenizer(review, return_tensors="pt")
+    written = start
+    for _ in range(12):
+        piece = model(**inputs, decoder_input_ids=written).logits[0, -1].argmax()
+        if piece == tokenizer.eos_token_id:
+            break
+        written = torch.cat([written, piece.view(1, 1)], dim=1)
+    return tokenizer.decode(written[0], skip_special_tokens=True)
+""",
+                    "append one piece at a time with torch.cat, 30 at most",
+                ),
+            ],
         ),
         "exercise-2": (
             "worst = np.argsort(model_rows.rouge1 - lead_rows.rouge1)[:5].tolist()",
@@ -215,7 +328,13 @@ def new_words(summary, review):
                     "    known, summary = set(words(review)), set(words(summary))\n"
                     "    return len(summary & known) / max(1, len(summary))",
                     "you say",
-                )
+                ),
+                (
+                    "def new_words(summary, review):\n"
+                    "    known, summary = set(words(review)), set(words(summary))\n"
+                    "    return len(summary - known) / max(1, len(summary))",
+                    "you say",
+                ),
             ],
         ),
     },

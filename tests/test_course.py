@@ -1,4 +1,4 @@
-"""The course: its notebooks run, its exercises can be solved, the numbers of its quizzes are true."""
+"""The notebooks of the course run, their exercises can be solved, and the quizzes are right."""
 
 import doctest
 import re
@@ -12,9 +12,8 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((ROOT / "course").glob("*.ipynb"))
 QUIZZES = sorted((ROOT / "course").glob("quiz_*.md"))
-NUMBER = re.compile(
-    r"(?<![\w.])(?<![A-Za-z]-)\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?!\w)"
-)  # not the one of rouge1 or mt5
+# A number, but not the one in rouge1 or mt5.
+NUMBER = re.compile(r"(?<![\w.])(?<![A-Za-z]-)\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 
 
 def tags(cell):
@@ -27,20 +26,22 @@ def test_notebooks_are_kept_without_outputs(path):
     nbformat.validate(notebook)
     assert len(notebook.cells) <= 40
     for cell in notebook.cells:
-        assert cell.cell_type == "markdown" or (
-            not cell.outputs and cell.execution_count is None
-        ), "run: jupyter nbconvert --clear-output --inplace course/*.ipynb"
-    exercises = [
-        tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("exercise-")
-    ]
+        if cell.cell_type == "code":
+            clear = "run: jupyter nbconvert --clear-output --inplace course/*.ipynb"
+            assert not cell.outputs and cell.execution_count is None, clear
+    found = [tag for cell in notebook.cells for tag in tags(cell)]
+    exercises = [tag for tag in found if tag.startswith("exercise-")]
     assert exercises == list(SOLUTIONS[path.stem]) and 2 <= len(exercises) <= 3
-    checks = [tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("check-")]
+    checks = [tag for tag in found if tag.startswith("check-")]
     assert checks == [tag.replace("exercise", "check") for tag in exercises]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of what a student needs; the notebooks write into it, and the later ones find what the earlier ones made."""
+    """A copy of what a student needs, into which the notebooks write.
+
+    The later notebooks find there what the earlier ones made.
+    """
     folder = tmp_path_factory.mktemp("project")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
@@ -52,45 +53,39 @@ def project(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_exercises_can_be_solved(path, project, monkeypatch):
-    """Each check fails for the blank and for wrong answers, and passes for the right one; all else runs throughout."""
+    """Each check fails for the blank and for wrong answers, and passes for right ones.
+
+    All other cells run to their end.
+    """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
     answers = dict(SOLUTIONS[path.stem])
-    cells, checks = (
-        [],
-        [],
-    )  # a check and what it must say: "Right", or an AssertionError with this in it
+    cells = []
+    checks = []  # pairs of a check and what it must say: "Right", or this in an AssertionError
     for cell in notebook.cells:
         cells.append(cell)
         if "exercise" in tags(cell):
             answer = answers[tags(cell)[1]]
         elif "check" in tags(cell):
             checks.append((cell, "None"))
-            right, wrong = answer
-            for source, said in [*wrong, (right, "Right")]:
+            right, others = answer
+            for source, said in [*others, (right, "Right")]:
                 cells.append(nbformat.v4.new_code_cell(source.strip()))
                 cells.append(nbformat.v4.new_code_cell(cell.source, metadata=cell.metadata))
                 checks.append((cells[-1], said))
     notebook.cells = cells
-    NotebookClient(
-        notebook,
-        timeout=300,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(project / "course")}},
-    ).execute()  # raises where a cell fails that is no check
+    resources = {"metadata": {"path": str(project / "course")}}
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources)
+    client.execute()  # raises where a cell fails that is no check
     for check, said in checks:
         printed = "".join(output.get("text", "") for output in check.outputs)
-        errors = [
-            f"{output.ename}: {output.evalue}"
-            for output in check.outputs
-            if output.output_type == "error"
-        ]
+        errors = [output for output in check.outputs if output.output_type == "error"]
+        errors = [f"{error.ename}: {error.evalue}" for error in errors]
         if said == "Right":
             assert not errors and "Right" in printed, (errors, printed)
         else:
-            assert (
-                len(errors) == 1 and errors[0].startswith("AssertionError: ") and said in errors[0]
-            ), (said, errors)
+            assert len(errors) == 1, (said, errors, printed)
+            assert errors[0].startswith("AssertionError: ") and said in errors[0], (said, errors)
 
 
 def numbers(text):
@@ -107,7 +102,7 @@ def questions(path):
 
 @pytest.mark.parametrize("path", QUIZZES, ids=lambda path: path.stem)
 def test_quizzes_say_what_their_code_gives(path, monkeypatch):
-    """The examples in an answer give what is printed there, and every number outside them comes from them."""
+    """The examples in an answer give what is printed there, and prove every number outside them."""
     monkeypatch.chdir(ROOT)
     names, parser = {}, doctest.DocTestParser()
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
@@ -135,9 +130,10 @@ def test_quizzes_say_what_their_code_gives(path, monkeypatch):
     assert not runner.failures, "see the examples above"
 
 
-@pytest.mark.parametrize(
-    "path", [*NOTEBOOKS, *sorted((ROOT / "course").glob("*.md"))], ids=lambda path: path.name
-)
+PAGES = [*NOTEBOOKS, *sorted((ROOT / "course").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{path.name}: {target} is not there"
