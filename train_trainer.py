@@ -156,6 +156,7 @@ def get_training_args(args):
         logging_steps=steps,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
+        use_cpu=common.process_state().device.type == "cpu",  # else it refuses bf16 on a CPU
         seed=args.seed,
         report_to=args.report_to,
         ddp_find_unused_parameters=False,  # each step uses all parameters
@@ -163,6 +164,8 @@ def get_training_args(args):
         dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
         disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
     )
+    # Without --bf16 the Trainer would take the value of `accelerate launch --mixed_precision`.
+    training_args.mixed_precision = "bf16" if args.bf16 else "no"
     if training_args.n_gpu > 1:
         # One process would drive them by DataParallel, with larger steps than --batch-size says.
         common.fail(
