@@ -215,7 +215,6 @@ def main():
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
         save_strategy=interval,
-        # What the flags of this script add
         eval_steps=args.save_steps,
         save_steps=args.save_steps or 500,  # the default, which save_strategy="epoch" ignores
         logging_steps=args.save_steps or 500,
@@ -224,13 +223,14 @@ def main():
         use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
         seed=args.seed,
         report_to=args.report_to,
-        # What makes the output easier to read
         logging_nan_inf_filter=False,  # do not hide a loss that is not finite
         ddp_find_unused_parameters=False,  # no search for them, and no warning that there are none
         log_level_replica="error",  # only the first process prints warnings
         dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
         disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
     )
+    # --bf16 decides, and not `accelerate launch`, whose value the Trainer would take.
+    training_args.mixed_precision = "bf16" if args.bf16 else "no"
 
     # 7. Train
     trainer = Seq2SeqTrainer(

@@ -424,6 +424,27 @@ def test_the_flag_bf16_decides_then_the_preset_then_the_device(
     assert args.bf16 is bf16
 
 
+@pytest.mark.parametrize("script", ["trainer", "accelerate"])
+def test_only_the_flag_bf16_computes_in_bf16(prepared, tmp_path, script):
+    """Whatever a launcher asks for; and a CPU computes in bf16 too."""
+    data = copy_data(prepared[0], tmp_path / "data", validation=8)
+    losses = {}
+    launcher = {"ACCELERATE_MIXED_PRECISION": "bf16"}
+    for name, flag, environment in (
+        ("fp32", "--no-bf16", {}),
+        ("launcher", "--no-bf16", launcher),
+        ("bf16", "--bf16", {}),
+    ):
+        output = tmp_path / name
+        flags = ["--data", data, "--output-dir", output, "--epochs", 1, "--max-train-samples", 16]
+        run(f"train_{script}.py", *flags, flag, **environment)
+        losses[name] = pd.read_csv(output / "log.csv")["loss"].dropna().item()
+    # bf16 has three digits; with a launcher the cores are two, and other last digits are rounded.
+    assert losses["launcher"] == pytest.approx(losses["fp32"], rel=1e-6)
+    assert losses["bf16"] != pytest.approx(losses["fp32"], rel=2e-6)
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
+
+
 # ---- the README's first command ----------------------------------------------------------------
 
 # These are not from the sample. A title of them should have one of the beginnings of words.
