@@ -279,7 +279,7 @@ def check_folder(folder, *sources):
     for source in sources:
         path = Path(source).resolve()
         if path.exists() and (target.is_relative_to(path) or path.is_relative_to(target)):
-            fail(f"{folder} and {source}, which is read, lie in one another; name another folder")
+            fail(f"{folder} overlaps {source}, which is read; name another folder")
     if target.exists() and not target.is_dir():
         fail(f"{folder} is a file; name a folder")
     unfinished = list(target.glob(f"{TEMPORARY}*"))
@@ -603,7 +603,8 @@ def load_prepared(args, splits):
                 sys.exit(code)
     if not Path(args.data, "dataset_dict.json").exists():
         fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
-    if not Path(args.data, MARK).exists():
+    mark = Path(args.data, MARK)
+    if not mark.exists() or "dataset" not in read_json(mark):
         fail(f"{args.data} is no work of prepare_data.py; read it with its --dataset {args.data}")
     with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
         books = datasets.load_from_disk(args.data)

@@ -81,8 +81,10 @@ def read_reviews(args):
     if args.input:
         with common.explain_errors(f"cannot read --input {args.input}", "it must be in UTF-8"):
             rows = list(common.read_rows(args.input))
+        if not rows:
+            common.fail(f"--input {args.input} holds no reviews")
         column = "text" if args.input.endswith((".txt", ".txt.gz")) else args.text_column
-        if rows and column not in rows[0]:
+        if column not in rows[0]:
             columns = ", ".join(rows[0])
             common.fail(f"--input {args.input} has the columns {columns}; see --text-column")
         return rows, column
@@ -92,7 +94,7 @@ def read_reviews(args):
     rows = list(books["test" if "test" in books else "validation"])
     if args.examples is None:  # one row of each language
         return list({row["language"]: row for row in reversed(rows)}.values()), "review_body"
-    if max(args.examples) >= len(rows):
+    if min(args.examples) < 0 or max(args.examples) >= len(rows):
         common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
     return [rows[number] for number in args.examples], "review_body"
 

@@ -16,6 +16,7 @@ Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of ab
 
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -281,12 +282,10 @@ def main():
         progress = common.read_json(checkpoint / "progress.json")
 
     # 8. Train
-    num_update_steps_per_epoch = len(train_dataloader)
-    progress_bar = tqdm(
-        total=args.epochs * num_update_steps_per_epoch,
-        initial=progress["epoch"] * num_update_steps_per_epoch,
-        disable=None if accelerator.is_main_process else True,  # None: no bar in a log file
-    )
+    steps = len(train_dataloader)  # of an epoch, on each process
+    show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
+    done = progress["epoch"] * steps
+    progress_bar = tqdm(total=args.epochs * steps, initial=done, disable=not show_bar)
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
         # Train. Each epoch has an order of its own, the same on all processes and after --resume.
@@ -304,7 +303,7 @@ def main():
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU; reading it would wait for each step
             progress_bar.update(1)
-        epoch_loss = accelerator.reduce(epoch_loss / num_update_steps_per_epoch, "mean").item()
+        epoch_loss = accelerator.reduce(epoch_loss / steps, "mean").item()
         if not math.isfinite(epoch_loss):
             common.fail(f"the loss of epoch {epoch + 1} is {epoch_loss}; lower --learning-rate")
 

@@ -1,12 +1,12 @@
 """Compose the sample reviews in data/sample/ from the phrases in phrases_en.txt and phrases_es.txt.
 
-    python data/compose_sample.py                # rewrites data/sample/*.jsonl, byte for byte the same
+    python data/compose_sample.py      # rewrites data/sample/*.jsonl, byte by byte the same
     python data/compose_sample.py --output-dir /tmp/sample --seed 7
 
 A review is about one thing (its "aspect", say a torn cover): one or two sentences say it, and the
 title sums it up. Around them stand circumstances, a second aspect and a closing line, in changing
-order, so that what the title needs is often not among the first three sentences. The tags behind the
-phrases, explained in phrases_en.txt, keep out what does not fit or contradicts what is already said.
+order, so that what the title needs is often not among the first three sentences. The tags behind
+the phrases, explained in phrases_en.txt, keep out what does not fit or contradicts what is said.
 """
 
 import argparse
@@ -26,7 +26,10 @@ AGREEMENT = {  # Spanish: slot, then what stands there with a masculine and with
 
 
 class Phrase:
-    """A text and its tags: one word of each set in ``needs`` must be true of a review; ``tells`` becomes true of it."""
+    """A text and its tags.
+
+    One word of each set in ``needs`` must be true of a review; ``tells`` becomes true of it.
+    """
 
     def __init__(self, text, tags):
         self.text = text
@@ -95,7 +98,7 @@ def draw_thing(rng, aspect, nouns):
 
 
 def draw_slots(rng, sections, noun):
-    """Return the words that stay the same throughout a review; Spanish nouns end in " m" or " f"."""
+    """Return the words that stay the same in a review; Spanish nouns end in " m" or " f"."""
     slots = {
         name: rng.choice(sections[f"{name}s"]).text
         for name in ("kid", "relative", "surname", "author")
@@ -113,7 +116,7 @@ def draw_slots(rng, sections, noun):
 
 
 def draw(rng, phrases, facts, count=1):
-    """Draw up to ``count`` phrases that fit one another and the facts, to which is added what they tell."""
+    """Draw up to ``count`` phrases that fit one another and the facts; add what they tell."""
     drawn = []
     while len(drawn) < count and (
         fitting := [p for p in phrases if p not in drawn and p.fits(facts)]
@@ -124,7 +127,10 @@ def draw(rng, phrases, facts, count=1):
 
 
 def fill(rng, phrase, slots, chosen):
-    """Pick one of each [a|b], as in ``chosen`` if the review has picked there, fill the {slots} and tidy the spaces."""
+    """Pick one of each [a|b], as in ``chosen`` if the review has picked there.
+
+    Also fill the {slots} and tidy the spaces.
+    """
     text = phrase.text
     while choice := re.search(r"\[([^\[\]]*)\]", text):
         picked = chosen.setdefault(choice[1], rng.choice(choice[1].split("|")))

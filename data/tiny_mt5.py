@@ -1,6 +1,6 @@
-"""Make the tiny mT5 of the preset sample: a tokenizer learned from prepared reviews and random weights.
+"""Make the tiny mT5 of the preset sample: a tokenizer of prepared reviews and random weights.
 
-    python data/tiny_mt5.py data/prepared/sample      # writes tiny-mt5/ in it; prepare_data.py does the same
+    python data/tiny_mt5.py data/prepared/sample     # writes tiny-mt5/, as prepare_data.py does
 
 Nothing here is the chapter's, whose checkpoint was trained for weeks on a hundred languages.
 """
@@ -16,7 +16,7 @@ from sentencepiece import SentencePieceTrainer
 
 
 def make_tiny_checkpoint(books, seed, folder):
-    """Save a small mT5 with random weights and a Unigram tokenizer, learned from the training split."""
+    """Save an mT5 with random weights and a Unigram tokenizer learned from the training split."""
     rows = books["train" if "train" in books else next(iter(books))]
     rows = rows.select(range(min(len(rows), 50_000)))  # sentencepiece holds them in memory
     texts = (
@@ -34,13 +34,22 @@ def make_tiny_checkpoint(books, seed, folder):
     tokenizer = transformers.T5Tokenizer.from_pretrained(folder, extra_ids=0)
     transformers.set_seed(seed)
     config = transformers.MT5Config(
-        vocab_size=len(tokenizer), d_model=128, d_kv=32, d_ff=256, num_layers=1, num_decoder_layers=1,
-        num_heads=4, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        d_model=128,
+        d_kv=32,
+        d_ff=256,
+        num_layers=1,
+        num_decoder_layers=1,
+        num_heads=4,
+        dropout_rate=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
     model = transformers.MT5ForConditionalGeneration(config)
-    # mT5's initial values suit weeks of training. To learn in minutes: a separate, small head (so that the
-    # first loss is ln(vocabulary)), smaller embeddings, and encoder layers that hardly change their input yet.
+    # mT5's initial values suit weeks of training. To learn in minutes this model has a small head of
+    # its own, so that the first loss is ln(vocabulary), smaller embeddings, and encoder layers that
+    # hardly change their input yet.
     config.tie_word_embeddings = False
     model.shared.weight.data.normal_(std=0.5)
     model.lm_head.weight = torch.nn.Parameter(

@@ -153,8 +153,9 @@ class Handler(BaseHTTPRequestHandler):
                 else parse_qs(body.decode()).get("paths", [])
             )
             found = [self.entry(path, files[path]) for path in paths if path in files]
-            found += [{"type": "directory", "path": path, "oid": REVISION} for path in paths
-                      if any(name.startswith(path + "/") for name in files)]  # fmt: skip
+            for path in paths:
+                if any(name.startswith(path + "/") for name in files):
+                    found.append({"type": "directory", "path": path, "oid": REVISION})
             self.answer(found)
 
     def resolve(self, body, kind, repo, path):
@@ -189,9 +190,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"errors": [], "warnings": []})
 
     def preupload(self, body, kind, repo):
-        modes = [{"path": file["path"], "uploadMode": "lfs" if file["size"] > 50_000 else "regular",
-                  "shouldIgnore": False} for file in json.loads(body)["files"]]  # fmt: skip
-        self.answer({"files": modes})
+        files = json.loads(body)["files"]
+        for file in files:
+            file["uploadMode"] = "lfs" if file["size"] > 50_000 else "regular"
+            file["shouldIgnore"] = False
+        self.answer({"files": files})
 
     def lfs_batch(self, body, kind, repo):
         objects = json.loads(body)["objects"]
