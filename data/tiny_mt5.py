@@ -47,8 +47,8 @@ def make_tiny_checkpoint(books, seed, folder):
         decoder_start_token_id=tokenizer.pad_token_id,
     )
     model = transformers.MT5ForConditionalGeneration(config)
-    # mT5's initial values suit weeks of training. To learn in minutes this model has a small head of
-    # its own, so that the first loss is ln(vocabulary), smaller embeddings, and encoder layers that
+    # mT5's initial values suit weeks of training. To learn in minutes this model has a small head
+    # of its own, so that the first loss is ln(vocabulary), smaller embeddings, and encoder layers that
     # hardly change their input yet.
     config.tie_word_embeddings = False
     model.shared.weight.data.normal_(std=0.5)
