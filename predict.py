@@ -105,10 +105,10 @@ def load_model(args):
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         model, loading_info = auto_class.from_pretrained(
-            args.model, dtype=dtype, output_loading_info=True
+            args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
     # Refuse missing weights, and let generate() write up to --max-target-length tokens.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)

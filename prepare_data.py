@@ -233,7 +233,7 @@ def main():
 
     # 6. The tokenizer on an example
     with common.explain_checkpoint_errors(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")
     print(f"\n=== the tokens of one sentence ===\n{inputs}")
     print(tokenizer.convert_ids_to_tokens(inputs.input_ids))

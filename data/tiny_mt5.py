@@ -48,8 +48,8 @@ def make_tiny_checkpoint(books, seed, folder):
     )
     model = transformers.MT5ForConditionalGeneration(config)
     # mT5's initial values suit weeks of training. To learn in minutes this model has a small head
-    # of its own, so that the first loss is ln(vocabulary), smaller embeddings, and encoder layers that
-    # hardly change their input yet.
+    # of its own, so that the first loss is ln(vocabulary). It also has smaller embeddings, and
+    # encoder layers that hardly change their input yet.
     config.tie_word_embeddings = False
     model.shared.weight.data.normal_(std=0.5)
     model.lm_head.weight = torch.nn.Parameter(
