@@ -50,7 +50,7 @@ PRESETS = {
         "weight_decay": 0.3,  # large, because the model would memorize the few reviews
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter
+    "amazon": {  # the values of the chapter, but for bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
@@ -59,7 +59,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None: if the GPU or the CPU has it; the chapter trains in float32
+        "bf16": None,  # None: if the GPU or the CPU has it
     },
 }
 
@@ -73,9 +73,8 @@ def load_checkpoint(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: missing weights end the run instead of becoming random, mT5's head
-    # stays apart from its embeddings when the model is saved, and generate() writes at most
-    # max_target_length tokens instead of 20.
+    # Differs from the chapter: generate() writes up to max_target_length tokens, not 20. Missing
+    # weights end the run, and mT5 is saved with its head, which is not tied to its embeddings.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -83,8 +82,8 @@ def load_checkpoint(args):
 def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
-    # map() caches by a hash of this function and of its variables. If all flags or the model were
-    # among them, each changed flag would miss the cache.
+    # map() caches by all that this function uses, so that it is given these few values, and not the
+    # flags or the model, of which any change would tokenize everything again.
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
@@ -100,7 +99,10 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 
 def postprocess_text(preds, labels, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum expects."""
+    """Put each sentence on a line of its own, as ROUGE-Lsum expects.
+
+    Differs from the chapter: the sentences are found by the rules of each row's language.
+    """
     preds = [
         "\n".join(common.sent_tokenize(pred, language))
         for pred, language in zip(preds, languages, strict=True)
@@ -148,11 +150,10 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weigh_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, weighed so that each label token of a step counts the same.
 
-    Differs from the chapter, but only on several processes. Each process has the mean loss of its
-    own label tokens, and Accelerate averages the gradients of the processes. In a mean of means the
-    tokens of a process with few of them would count more. So each mean is multiplied by its number
-    of tokens, which gives a sum, and divided by the average number of tokens per process:
-    the average of these, over all processes, is the sum of all losses / the number of all tokens.
+    Differs from the chapter, but only on several processes. Accelerate averages their gradients, so
+    that a process with few label tokens would count as much as one with many. Its loss, which is
+    the mean of its tokens, is therefore multiplied by their number, which gives their sum, and
+    divided by the average number of tokens per process.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -164,7 +165,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
         labels = batch["labels"]
-        # One autocast() around generate() keeps its bf16 copy of the weights for all tokens.
+        # With bf16, autocast() converts the weights once for all tokens that generate() writes.
         with torch.no_grad(), accelerator.autocast():
             outputs = model(**batch)
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -190,10 +191,10 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
 
 
 def save_checkpoint(accelerator, output_dir, progress):
-    """Save all that --resume needs in checkpoint-<epoch>, and remove the checkpoint before.
+    """Save all that --resume needs in checkpoint-<epoch>, and remove the previous checkpoint.
 
     The files are written to a temporary folder, which is renamed when it is whole. So a run that is
-    killed while it saves still has the checkpoint before.
+    killed while it saves still has the previous one.
     """
     temporary = Path(output_dir, "checkpoint-unfinished")
     accelerator.save_state(temporary)  # weights, optimizer, schedule and random states
@@ -220,7 +221,7 @@ def push_to_hub(args, commit_message, run_as_future=False):
 
 
 def save_log_and_push(args, progress, rows, upload):
-    """Add the log of all epochs to the saved model, which stays, print its scores and push it."""
+    """Save the log of all epochs beside the model, print the scores and push both."""
     common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:
@@ -262,7 +263,7 @@ def main():
     )
     # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On N
     # processes it then advances by N steps at a time, so it is made for the batches of all of them.
-    num_training_steps = args.epochs * len(train_dataloader)
+    num_training_steps = args.epochs * len(train_dataloader)  # the batches of all processes
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
@@ -270,7 +271,7 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 6. The metric: evaluate's ROUGE, with the words and stems of each row's language
+    # 6. The metric. Differs from the chapter: words and stems are those of each row's language
     rouge = common.Rouge(args.rouge)
 
     # 7. Start, or go on from a checkpoint
@@ -282,7 +283,7 @@ def main():
         progress = common.read_json(checkpoint / "progress.json")
 
     # 8. Train
-    steps = len(train_dataloader)  # of an epoch, on each process
+    steps = len(train_dataloader)  # per epoch; after prepare() it has the batches of this process
     show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
     done = progress["epoch"] * steps
     progress_bar = tqdm(total=args.epochs * steps, initial=done, disable=not show_bar)
@@ -323,10 +324,10 @@ def main():
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                common.wait_for_upload(args, upload)  # an upload reads the files replaced below
+                common.wait_for_upload(args, upload)  # until it has read the files replaced below
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
-                # Written to a new folder, and moved to --output-dir when all files are there.
+                # Files move to --output-dir when all are written, so a crash leaves the old whole.
                 with common.new_files(args.output_dir) as folder:
                     accelerator.unwrap_model(model).save_pretrained(folder)
                     tokenizer.save_pretrained(folder)

@@ -46,7 +46,7 @@ PRESETS = {
         "weight_decay": 0.3,  # large, because the model would memorize the few reviews
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter
+    "amazon": {  # the values of the chapter, but for bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-trainer",
         "max_input_length": 512,
@@ -55,7 +55,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None: if the GPU or the CPU has it; the chapter trains in float32
+        "bf16": None,  # None: if the GPU or the CPU has it
     },
 }
 
@@ -81,9 +81,8 @@ def load_checkpoint(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: missing weights end the run instead of becoming random, mT5's head
-    # stays apart from its embeddings when the model is saved, and generate() writes at most
-    # max_target_length tokens instead of 20.
+    # Differs from the chapter: generate() writes up to max_target_length tokens, not 20. Missing
+    # weights end the run, and mT5 is saved with its head, which is not tied to its embeddings.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -91,8 +90,8 @@ def load_checkpoint(args):
 def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
-    # map() caches by a hash of this function and of its variables. If all flags or the model were
-    # among them, each changed flag would miss the cache.
+    # map() caches by all that this function uses, so that it is given these few values, and not the
+    # flags or the model, of which any change would tokenize everything again.
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
@@ -108,7 +107,10 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 
 def postprocess_text(preds, labels, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum expects."""
+    """Put each sentence on a line of its own, as ROUGE-Lsum expects.
+
+    Differs from the chapter: the sentences are found by the rules of each row's language.
+    """
     preds = [
         "\n".join(common.sent_tokenize(pred, language))
         for pred, language in zip(preds, languages, strict=True)
@@ -124,19 +126,18 @@ def compute_loss(outputs, labels, num_items_in_batch):
     """Return the cross entropy of a batch, divided by the label tokens of its optimizer step.
 
     Differs from the chapter, but only if several batches share a step, through accumulation or
-    several processes. The Trainer leaves the division to the model then, but mT5 ignores
-    ``num_items_in_batch``, the label tokens of the whole step. Here each of them counts the same.
-    (The Trainer multiplies by the number of processes, because DDP averages their gradients.)
+    several processes. The Trainer expects a model to divide by ``num_items_in_batch``, which are
+    the label tokens of the whole step, but mT5 returns the mean of its own batch.
     """
     logits = outputs.logits.flatten(0, 1).float()  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
     return loss / num_items_in_batch
 
 
-def decode(predictions, tokenizer, rows):
-    """Return the summaries of the validation ``rows``; ``predictions`` has the ids of each row."""
-    # Several processes repeat rows, so that each has as many, and the Trainer puts these last.
-    predictions = predictions[: len(rows)]
+def decode(predictions, tokenizer, num_rows):
+    """Return the summaries of ``num_rows`` rows; ``predictions`` has one row of ids for each."""
+    # On several processes, repeated rows fill up the last batch. They come last, so they are cut.
+    predictions = predictions[:num_rows]
     # Differs from the chapter: now the Trainer pads with -100, which cannot be decoded.
     predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
@@ -162,8 +163,6 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    titles = list(books["validation"]["review_title"])
-    languages = list(books["validation"]["language"])
 
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args)
@@ -174,7 +173,7 @@ def main():
     with state.main_process_first():
         tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
-    # 4. The collator pads a batch and makes decoder_input_ids; compute_loss keeps the labels
+    # 4. The collator pads a batch and makes decoder_input_ids, as compute_loss keeps the labels
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     examples = tokenized_datasets["train"].select(range(min(2, len(books["train"]))))
     batch = data_collator(list(examples))  # only to look at
@@ -183,13 +182,14 @@ def main():
     state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric: evaluate's ROUGE, with the words and stems of each row's language
+    # 5. The metric. Differs from the chapter: words and stems are those of each row's language
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        decoded_preds = decode(eval_pred.predictions, tokenizer, titles)
+        predictions, _ = eval_pred
+        decoded_preds = decode(predictions, tokenizer, len(titles))
         # Differs from the chapter: the references are the titles, and not the labels, which are
         # cut off after max_target_length tokens.
         decoded_preds, decoded_labels = postprocess_text(decoded_preds, titles, languages)
@@ -240,23 +240,24 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,  # only in training; eval_loss is a mean of batch means
+        compute_loss_func=compute_loss,  # in training; eval_loss is the mean of mT5's own losses
         compute_metrics=compute_metrics,
     )
-    checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)  # or None
-    # Evaluations add some 25 defaults to this, such as a max_length of 20. Step 8 saves the copy.
+    # Claim --output-dir. The checkpoint is the newest one if --resume is given, else None.
+    checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)
+    # Evaluations fill the original with defaults that must not be saved. Step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     train_output = trainer.train(resume_from_checkpoint=checkpoint)
     if not math.isfinite(train_output.training_loss):
         common.fail("the loss is not finite; delete the output and lower --learning-rate")
 
-    # 8. Score the best model, save and push it. predict() also returns what evaluate() generates.
+    # 8. Score, save and push the best model. predict() is evaluate() that also returns the ids.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
-        summaries = decode(predictions, tokenizer, titles)
+        summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
-        # The files are written to a new folder, and moved to --output-dir when all are there.
+        # Files move to --output-dir when all are written: a crash leaves the old ones whole.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
