@@ -119,13 +119,13 @@ def parse_args(parser, presets):
     "tiny" becomes the folder that prepare_data.py saves it in, and bf16 becomes True or False.
     """
     preset = parser.parse_args().preset  # once to know the preset, and again with its defaults
-    parser.set_defaults(data=f"data/prepared/{preset}", **presets[preset])
+    parser.set_defaults(**{"data": f"data/prepared/{preset}", **presets[preset]})
     args = parser.parse_args()
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
         if value == "":
             parser.error(f"{flag} must not be empty")
-        if isinstance(value, str) and "::" in value:  # would chain file systems
+        if isinstance(value, str) and "::" in value:  # datasets reads a::b as two file systems
             parser.error(f"{flag} must not have '::' in it")
         if name == "seed":
             if not 0 <= value < 2**32:
@@ -255,8 +255,11 @@ def command_line():
 
 # Each folder that the scripts wrote has this file. No other folder is written to.
 MARK = "arguments.json"
-# Without the first two nothing is loaded from a folder. Without the third no run has finished.
-MOVED_LAST = ("config.json", "dataset_dict.json", "results.json")
+MOVED_LAST = (
+    "config.json",  # no model loads without it
+    "dataset_dict.json",  # no data set loads without it
+    "results.json",  # no run counts as finished without it
+)
 TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 

@@ -14,7 +14,7 @@ Reads   --model, a folder that a training script wrote or a Hub id, and reviews:
         on.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. --split prints a table of scores.
-Takes   seconds. --split validation prints the scores that the training script printed.
+Takes   seconds. With the flags of the training, --split validation prints the scores of it.
 """
 
 import csv
@@ -33,8 +33,8 @@ import common
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {"model": "results/sample-trainer", "batch_size": 32, "bf16": False},
-    "amazon": {"model": "results/amazon-trainer", "batch_size": 64, "bf16": None},  # if it has bf16
+    "sample": {"model": "results/sample-trainer", "batch_size": 32, "bf16": False, "data": None},
+    "amazon": {"model": "results/amazon-trainer", "batch_size": 64, "bf16": None, "data": None},
 }
 
 
@@ -74,7 +74,7 @@ def read_reviews(args):
         if "-" in args.text:
             sys.stdin.reconfigure(errors="replace")  # for bytes that are no UTF-8
         texts = [sys.stdin.read() if text == "-" else text for text in args.text]
-        # Such bytes on the command line are replaced too.
+        # On the command line too, such bytes are replaced.
         return [
             {"review_body": os.fsencode(text).decode(errors="replace")} for text in texts
         ], "review_body"
@@ -91,6 +91,8 @@ def read_reviews(args):
     if args.split:
         return list(common.load_prepared(args, [args.split])[args.split]), "review_body"
     books = common.load_prepared(args, [])
+    if not {"test", "validation"} & set(books):
+        common.fail(f"{args.data} has neither test nor validation reviews; give some, or --input")
     rows = list(books["test" if "test" in books else "validation"])
     if args.examples is None:  # one row of each language
         return list({row["language"]: row for row in reversed(rows)}.values()), "review_body"
@@ -182,8 +184,11 @@ def main():
     mark = Path(args.model, common.MARK)
     if args.model == PRESETS[args.preset]["model"] and not mark.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data == f"data/prepared/{args.preset}" and mark.exists():
-        args.data = common.read_json(mark).get("data", args.data)
+    if (
+        args.data is None
+    ):  # without --data, that of the training, if a training script wrote --model
+        trained = common.read_json(mark) if mark.exists() else {}
+        args.data = trained.get("data", f"data/prepared/{args.preset}")
     tokenizer, model = load_model(args)
 
     # 2. The reviews
@@ -209,8 +214,8 @@ def main():
         write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
     elif not args.split:
-        for row in rows:
-            print_summary(row[column], row.get("review_title"), row["summary"])
+        for review, row in zip(reviews, rows, strict=True):
+            print_summary(review, row.get("review_title"), row["summary"])
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ def load_reviews(args, language):
             # The chapter's load_dataset("amazon_reviews_multi", "es")
             reviews = load_dataset(args.dataset, data_dir=language if own_folder else None)
             reviews = common.choose_texts(reviews, *columns)
+    # A folder, or the only language asked for, says the language of rows that do not say theirs.
     if own_folder or len(args.languages) == 1:
         reviews = reviews.map(lambda example: {"language": example["language"] or language})
     for split, rows in reviews.items():
@@ -126,13 +127,13 @@ def draw_lengths(dataset):
         title = list(map(common.count_words, rows["review_title"], languages))
         tables.append(pd.DataFrame({"language": languages, "review": review, "title": title}))
     words = pd.concat(tables, ignore_index=True)
-    is_short = words["title"] < MIN_TITLE_WORDS
     languages = sorted(words["language"].unique())
     figure = Figure(figsize=(10, 3 * len(languages)), layout="constrained")
     grid = figure.subplots(len(languages), 2, squeeze=False)
     for row, language in zip(grid, languages, strict=True):
         for axes, name in zip(row, ["review", "title"], strict=True):
-            counts = words[words["language"] == language][name]
+            group = words[words["language"] == language]
+            counts, is_short = group[name], group["title"] < MIN_TITLE_WORDS
             longest = int(counts.quantile(0.99))  # a few very long texts would hide the rest
             step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
             parts = {"kept": counts[~is_short]}
@@ -151,12 +152,17 @@ def check_splits(args, books, dropped):
     for split in list(books):
         reasons = [f"{count:,} {rule}" for rule, count in dropped[split].items() if count]
         print(f"{split}: {len(books[split]):,} rows; dropped: {', '.join(reasons) or 'none'}")
+        # Public test splits often come without titles.
         if not len(books[split]) and split != "train" and dropped[split]["without a title"]:
             print(f"{split} has no titles, so it is left out.")
             del books[split]
         elif not len(books[split]):
             reasons = ", ".join(reasons) or "see --languages"
             common.fail(f"no review of {args.dataset} is left in {split}: {reasons}")
+
+
+def print_splits(books):
+    """Print the rows of each split and language, and what the other splits share with train."""
     tables = [rows.to_pandas().assign(split=split) for split, rows in books.items()]
     rows = pd.concat(tables, ignore_index=True)
     print("\n" + pd.crosstab(rows["split"], rows["language"]).to_string() + "\n")
@@ -209,17 +215,19 @@ def main():
     books_dataset = filter_rows(books_dataset, has_review, "without a review", dropped)
     books_dataset = filter_rows(books_dataset, has_title, "without a title", dropped)
     rule = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    before, books_dataset = books_dataset, filter_rows(books_dataset, has_long_title, rule, dropped)
+    unfiltered = books_dataset
+    books_dataset = filter_rows(books_dataset, has_long_title, rule, dropped)
     print("\n=== what is kept ===")
     check_splits(args, books_dataset, dropped)
-    figure = draw_lengths(before)
+    figure = draw_lengths(unfiltered)
     if "validation" not in books_dataset and args.validation_share:
         with common.explain_errors("cannot take --validation-share of train", "give another one"):
             parts = books_dataset["train"].train_test_split(args.validation_share, seed=args.seed)
         books_dataset["train"], books_dataset["validation"] = parts["train"], parts["test"]
-        print(f"--validation-share takes {len(parts['test']):,} of these rows of train.")
+        print(f"validation: {len(parts['test']):,} of these rows of train, by --validation-share")
     elif "validation" not in books_dataset:
         print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
+    print_splits(books_dataset)
 
     # 5. Save
     with common.new_files(args.data) as folder:  # moved to --data when all files are there
