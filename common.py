@@ -596,7 +596,7 @@ def load_prepared(args, splits):
     """
     with process_state().main_process_first():
         own = args.data == f"data/prepared/{args.preset}"
-        if not Path(args.data, "dataset_dict.json").exists() and own:
+        if own and not Path(args.data).exists():  # what is torn may be of other reviews
             print(
                 f"{args.data} is missing, so first: python prepare_data.py --preset {args.preset}"
             )
