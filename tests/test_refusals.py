@@ -516,12 +516,12 @@ def test_a_finished_run_is_replaced_and_what_is_not_of_it_stays(script, small, f
     for path in mine:
         path.parent.mkdir(exist_ok=True)
         path.write_text("somebody's")
-    (output / f"{common.NEW}of-a-killed-run").mkdir()
+    (output / f"{common.TEMPORARY}of-a-killed-run").mkdir()
     run(script, *flags, "--seed", 1)
     assert all(path.read_text() == "somebody's" for path in mine)
     assert read_json(output / "results.json")["arguments"]["seed"] == 1
     assert (output / "model.safetensors").read_bytes() != before[output / "model.safetensors"]
-    assert not list(output.glob(f"{common.NEW}*"))
+    assert not list(output.glob(f"{common.TEMPORARY}*"))
 
 
 def test_a_torn_file_of_a_checkpoint_is_named(small, finished, tmp_path):
@@ -572,7 +572,7 @@ def test_a_killed_preparation_leaves_no_mixture(earlier_run, tmp_path):
         else:
             torn += 1
             common.check_folder(tmp_path / "data")  # the same command may write to it again
-            assert not list((tmp_path / "data").glob(f"{common.NEW}*"))
+            assert not list((tmp_path / "data").glob(f"{common.TEMPORARY}*"))
         if torn == 3:
             run("prepare_data.py", *flags, tmp_path / "old.csv")
             assert len(load_from_disk(tmp_path / "data")["train"]) == 40
@@ -612,7 +612,7 @@ def test_a_run_that_is_killed_while_it_saves_ends_the_same_when_it_is_resumed(
                 if file == "results.json":
                     written = written.replace('"resume": true', '"resume": false')
                 assert written == (reference / file).read_text("latin-1"), file
-            assert not list(output.glob(f"{common.NEW}*"))
+            assert not list(output.glob(f"{common.TEMPORARY}*"))
             resumed += 1
         moment += 3
     assert moment > 15 and resumed > 4
