@@ -398,7 +398,9 @@ def test_a_stopped_run_is_neither_lost_nor_mixed_up_with_another(
     script, ending, with_dropout, prepared, tmp_path
 ):
     folder = tmp_path / "model"
+    # So many epochs that the run cannot end before it is stopped.
     command = [f"train_{script}.py", "--data", with_dropout, "--output-dir", folder]
+    command += ["--epochs", 300]
     (tmp_path / "printed").touch()
     started = start(*command, files=["/dev/null", "/dev/null", tmp_path / "printed"])
     wait_for(folder / f"checkpoint-{5 if script == 'trainer' else 1}" / LAST_FILE[script])
@@ -415,7 +417,7 @@ def test_a_stopped_run_is_neither_lost_nor_mixed_up_with_another(
     other = {"trainer": "accelerate", "accelerate": "trainer"}[script]
     for flags, words in [
         (["--batch-size", 4], "batch_size 16, not 4"),
-        (["--epochs", 3], "epochs 10, not 3"),
+        (["--epochs", 3], "epochs 300, not 3"),
         (["--seed", 1], "seed 42, not 1"),
         (["--max-train-samples", 8], "max_train_samples None, not 8"),
         (["--data", prepared[0]], f"data {with_dropout}, not {prepared[0]}"),
