@@ -346,6 +346,8 @@ def start(*command, **environment):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

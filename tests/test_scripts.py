@@ -479,8 +479,11 @@ def clone(tmp_path_factory):
 
 
 def run_in(folder, *command):
-    """Run ``python ...`` with two threads in ``folder`` and return what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    """Run ``python ...`` in ``folder`` and return what it printed.
+
+    It has one thread: several are many times slower where other tests use the cores too.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
     )
