@@ -239,7 +239,7 @@ def test_somebodys_own_table(tmp_path):
     flags += ["--text-column", "comment", "--title-column", "headline", "--languages", "en"]
     flags += ["--validation-share", 0.25, "--categories"]
     printed = run("prepare_data.py", *flags).stdout
-    assert "--validation-share takes 3 of these rows of train." in printed
+    assert "validation: 3 of these rows of train, by --validation-share" in printed
     books = load_from_disk(tmp_path / "data")
     assert {split: len(rows) for split, rows in books.items()} == {"train": 9, "validation": 3}
     both = list(books["train"]["review_body"]) + list(books["validation"]["review_body"])
