@@ -404,7 +404,6 @@ def run_arguments(args):
 
 # ---- Data ----------------------------------------------------------------------------------------
 
-CACHE = tempfile.TemporaryDirectory()  # of what is read; a cache that stays could be out of date
 # The words that say in a file's name which split it holds.
 SPLIT_WORDS = {
     "train": {"train", "training"},
@@ -414,13 +413,22 @@ SPLIT_WORDS = {
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
 
 
+@cache
+def cache_folder():
+    """Return a folder for what is read, made once and removed at the end.
+
+    In a cache that stays, from_generator() would find what a file held earlier.
+    """
+    return tempfile.TemporaryDirectory()
+
+
 def data_suffix(path):
     """Return the suffix of a data file in small letters, without a .gz behind it."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def find_files(path):
-    """Return {split: its data files} of a file or folder, and print them.
+    """Return {split: its data files} of a file or folder; print which files are ignored.
 
     A split is a whole word of the file's name or of its folder's, in small or capital letters. If
     no name has one, all files are train.
@@ -444,7 +452,7 @@ def find_files(path):
         fail(f"{named} names a split, but {without[0]} does not; rename or move one of them")
     if not files:
         fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
-    ignored = [file.name for file in everything if file not in files]
+    ignored = [file.name for file in everything if data_suffix(file) not in SUFFIXES]
     if ignored:
         print(f"Ignored in {path}: {', '.join(ignored)}")
     return found or {"train": without}
@@ -464,7 +472,7 @@ def to_texts(row, text_column, title_column):
             fail(f"the column {column!r} holds a {type(value).__name__} where a text should be")
         texts[name] = None if value is None else str(value).strip()
     if texts["language"]:
-        texts["language"] = re.split("[-_]", texts["language"].lower())[0]
+        texts["language"] = base_language(texts["language"])
     return texts
 
 
@@ -505,7 +513,7 @@ def load_files(path, text_column, title_column):
                 fail(f"{files[0]} has the columns {', '.join(first)}; see --text-column")
             options = {"paths": files, "text_column": text_column, "title_column": title_column}
             loaded[split] = datasets.Dataset.from_generator(
-                read_texts, features=features, cache_dir=CACHE.name, gen_kwargs=options
+                read_texts, features=features, cache_dir=cache_folder().name, gen_kwargs=options
             )
         print(f"{split}: {len(loaded[split]):,} rows of {shown}")
     return loaded
@@ -578,9 +586,14 @@ def read_csv_rows(path, file, delimiter):
             yield dict(zip(header, values, strict=True))
 
 
+def base_language(code):
+    """Return the first part of a language code in small letters, such as zh of zh-CN."""
+    return re.split("[-_]", code.lower())[0]
+
+
 def language_code(language):
-    """Return the two or three letters of a language code, such as zh of zh-CN."""
-    code = re.split("[-_]", language.lower())[0]
+    """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
+    code = base_language(language)
     if not re.fullmatch("[a-z]{2,3}", code):
         codes = {name: code for code, name in LANGUAGES.items()}
         remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
@@ -805,9 +818,9 @@ class Rouge(evaluate.Metric):
             use_stemmer = self.config_name != "rouge_score"
         scorers = {}
         for language in set(languages):
-            tokenizer = (
-                WordTokenizer(language, use_stemmer) if self.config_name == "language" else None
-            )
+            tokenizer = None  # the one of rouge_score
+            if self.config_name == "language":
+                tokenizer = WordTokenizer(language, use_stemmer)
             scorers[language] = RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
         scores = {name: [] for name in ROUGE_TYPES}
         for prediction, reference, language in zip(predictions, references, languages, strict=True):
@@ -923,8 +936,9 @@ def save_results(folder, args, scores, log_history, finished=False):
     ``log_history`` is a list of dictionaries with the names that the Trainer gives: epoch, loss,
     eval_loss, eval_rouge1, ... ``finished`` says whether the run has ended.
     """
-    write_json(folder / MARK, {**run_arguments(args), "finished": finished})
-    packages = (
+    arguments = run_arguments(args)
+    write_json(folder / MARK, {**arguments, "finished": finished})
+    packages = [
         "torch",
         "transformers",
         "accelerate",
@@ -932,9 +946,9 @@ def save_results(folder, args, scores, log_history, finished=False):
         "evaluate",
         "rouge_score",
         "nltk",
-    )
+    ]
     versions = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
-    results = {"arguments": run_arguments(args), "versions": versions, "scores": scores}
+    results = {"arguments": arguments, "versions": versions, "scores": scores}
     write_json(folder / "results.json", results)
     log = pd.DataFrame(log_history)
     log.to_csv(folder / "log.csv", index=False)

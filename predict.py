@@ -75,9 +75,8 @@ def read_reviews(args):
             sys.stdin.reconfigure(errors="replace")  # for bytes that are no UTF-8
         texts = [sys.stdin.read() if text == "-" else text for text in args.text]
         # On the command line too, such bytes are replaced.
-        return [
-            {"review_body": os.fsencode(text).decode(errors="replace")} for text in texts
-        ], "review_body"
+        texts = [os.fsencode(text).decode(errors="replace") for text in texts]
+        return [{"review_body": text} for text in texts], "review_body"
     if args.input:
         with common.explain_errors(f"cannot read --input {args.input}", "it must be in UTF-8"):
             rows = list(common.read_rows(args.input))
@@ -184,9 +183,7 @@ def main():
     mark = Path(args.model, common.MARK)
     if args.model == PRESETS[args.preset]["model"] and not mark.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if (
-        args.data is None
-    ):  # without --data, that of the training, if a training script wrote --model
+    if args.data is None:  # the data of the training, if a training script wrote --model
         trained = common.read_json(mark) if mark.exists() else {}
         args.data = trained.get("data", f"data/prepared/{args.preset}")
     tokenizer, model = load_model(args)

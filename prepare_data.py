@@ -14,6 +14,7 @@ Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_
 Takes   about 15 seconds for the sample.
 """
 
+import os
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -27,9 +28,10 @@ from transformers import AutoTokenizer
 import common
 from data.tiny_mt5 import make_tiny_checkpoint
 
+SAMPLE = Path(__file__).parent / "data/sample"  # found from whatever folder the script is run in
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {"dataset": "data/sample", "model": "tiny"},
+    "sample": {"dataset": os.path.relpath(SAMPLE), "model": "tiny"},
     # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
@@ -83,9 +85,14 @@ def load_reviews(args, language):
     return reviews.filter(lambda example: example["language"] == language)
 
 
+def first_split(dataset):
+    """Return the training split, or the first split if there is no train."""
+    return dataset["train" if "train" in dataset else next(iter(dataset))]
+
+
 def show_samples(dataset, num_samples=3, seed=42):
-    """Print a few random rows of the training split, or of the first split if there is no train."""
-    rows = dataset["train" if "train" in dataset else next(iter(dataset))]
+    """Print a few random rows of the ``first_split``."""
+    rows = first_split(dataset)
     sample = rows.shuffle(seed=seed).select(range(min(num_samples, len(rows))))
     for example in sample:
         print(common.printable(f"\n'>> Title: {example['review_title']}'"))
@@ -131,9 +138,10 @@ def draw_lengths(dataset):
     figure = Figure(figsize=(10, 3 * len(languages)), layout="constrained")
     grid = figure.subplots(len(languages), 2, squeeze=False)
     for row, language in zip(grid, languages, strict=True):
+        group = words[words["language"] == language]
+        is_short = group["title"] < MIN_TITLE_WORDS
         for axes, name in zip(row, ["review", "title"], strict=True):
-            group = words[words["language"] == language]
-            counts, is_short = group[name], group["title"] < MIN_TITLE_WORDS
+            counts = group[name]
             longest = int(counts.quantile(0.99))  # a few very long texts would hide the rest
             step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
             parts = {"kept": counts[~is_short]}
@@ -192,8 +200,7 @@ def main():
     if args.categories:
         rule = f"not of --categories {' '.join(args.categories)}"
         for language, reviews in corpus.items():
-            rows = reviews["train" if "train" in reviews else next(iter(reviews))]
-            categories_df = rows.select_columns("product_category").to_pandas()
+            categories_df = first_split(reviews).select_columns("product_category").to_pandas()
             print(f"\n=== {language}: the 20 largest product categories ===")
             print(categories_df["product_category"].value_counts()[:20].to_string())
             is_book = partial(filter_books, categories=args.categories)
