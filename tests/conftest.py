@@ -4,12 +4,18 @@ import functools
 import json
 import os
 import random
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+# One thread per process: two that share a core with another program wait for each other, and a
+# test then takes ten times as long.
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 import pytest
 import torch
@@ -19,7 +25,8 @@ from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SLICE = {"train": 300, "validation": 40, "test": 40}  # rows per language, before the filters
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+LIMIT = 600  # seconds for one command; the longest takes a tenth
 
 
 def sample(language, split):
@@ -73,6 +80,7 @@ def server():
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # a group of processes, which can be killed together
     )
 
 
@@ -91,6 +99,10 @@ def ranks(processes):
 def ask(*request):
     server().stdin.write(json.dumps(request) + "\n")
     server().stdin.flush()
+    if not select.select([server().stdout], [], [], LIMIT)[0]:
+        os.killpg(server().pid, signal.SIGKILL)
+        server.cache_clear()  # the next test has a server of its own
+        pytest.fail(f"no answer after {LIMIT} s: {request}")
     return json.loads(server().stdout.readline())
 
 
@@ -121,6 +133,7 @@ def run(*command, processes=1, check=True, stdin="", **environment):
             input=stdin,
             capture_output=True,
             text=True,
+            timeout=LIMIT,
         )
     else:
         with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, copy_data, read_json, run, start, wait
+from conftest import ENVIRONMENT, LIMIT, ROOT, copy_data, read_json, run, start, wait
 from datasets import Dataset, DatasetDict, load_from_disk
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -528,7 +528,7 @@ def test_each_launch_configuration_gives_the_loss_by_hand(
     # The CPU takes the place of the GPUs.
     use_cpu = {"ACCELERATE_USE_CPU": "true"}
     started = [launch(*command, *node, "train_accelerate.py", *flags, **use_cpu) for node in nodes]
-    printed = [process.communicate()[0] for process in started]
+    printed = [process.communicate(timeout=LIMIT)[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(nodes), printed
     first = by_hand["loss"][0]
     assert read_log(tmp_path / "model", "loss") == [pytest.approx(first, abs=1e-5)]
@@ -546,7 +546,7 @@ def test_accelerate_launch_uses_all_cores_but_not_fp16(script, precision, eight_
     )
     flags = ["--data", eight_rows, "--output-dir", tmp_path / "model", "--epochs", 1]
     started = launch("--mixed_precision", precision, main, f"train_{script}.py", *flags)
-    printed = started.communicate()[0]
+    printed = started.communicate(timeout=LIMIT)[0]
     if precision == "fp16":
         assert "--mixed_precision fp16 is not supported" in printed
         assert started.returncode == 1 and not (tmp_path / "model").exists()
