@@ -106,28 +106,22 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
-def postprocess_text(preds, labels, languages):
+def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum expects.
 
     Differs from the chapter: the sentences are found by the rules of each row's language.
     """
-    preds = [
-        "\n".join(common.sent_tokenize(pred, language))
-        for pred, language in zip(preds, languages, strict=True)
-    ]
-    labels = [
-        "\n".join(common.sent_tokenize(label, language))
-        for label, language in zip(labels, languages, strict=True)
-    ]
-    return preds, labels
+    sentences = map(common.sent_tokenize, texts, languages)
+    return ["\n".join(lines) for lines in sentences]
 
 
 def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the cross entropy of a batch, divided by the label tokens of its optimizer step.
+    """Return the sum of a batch's token losses, divided by the label tokens of its optimizer step.
 
     Differs from the chapter, but only if several batches share a step, through accumulation or
-    several processes. The Trainer expects a model to divide by ``num_items_in_batch``, which are
-    the label tokens of the whole step, but mT5 returns the mean of its own batch.
+    several processes. A mean of the means of these batches would count the tokens of short titles
+    more. Here each token counts the same: ``num_items_in_batch`` is the number of label tokens in
+    all batches of the step, and the Trainer adds up what the batches return.
     """
     logits = outputs.logits.flatten(0, 1).float()  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
@@ -173,7 +167,8 @@ def main():
     with state.main_process_first():
         tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
-    # 4. The collator pads a batch and makes decoder_input_ids, as compute_loss keeps the labels
+    # 4. The collator pads a batch. It also makes decoder_input_ids from the labels, because with a
+    # loss function of our own the Trainer does not give the labels to the model.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     examples = tokenized_datasets["train"].select(range(min(2, len(books["train"]))))
     batch = data_collator(list(examples))  # only to look at
@@ -190,16 +185,18 @@ def main():
     def compute_metrics(eval_pred):
         predictions, _ = eval_pred
         decoded_preds = decode(predictions, tokenizer, len(titles))
+        decoded_preds = postprocess_text(decoded_preds, languages)
         # Differs from the chapter: the references are the titles, and not the labels, which are
         # cut off after max_target_length tokens.
-        decoded_preds, decoded_labels = postprocess_text(decoded_preds, titles, languages)
+        decoded_labels = postprocess_text(titles, languages)
         result = rouge.compute(
             predictions=decoded_preds, references=decoded_labels, languages=languages
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
     # 6. The arguments of the Trainer
-    interval = "steps" if args.save_steps else "epoch"
+    interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
+    interval_steps = args.save_steps or 500  # has no effect if the interval is an epoch
     training_args = Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy=interval,  # the chapter's evaluation_strategy
@@ -215,9 +212,9 @@ def main():
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
         save_strategy=interval,
-        eval_steps=args.save_steps,
-        save_steps=args.save_steps or 500,  # the default, which save_strategy="epoch" ignores
-        logging_steps=args.save_steps or 500,
+        eval_steps=interval_steps,
+        save_steps=interval_steps,
+        logging_steps=interval_steps,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU

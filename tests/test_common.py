@@ -325,9 +325,9 @@ def test_weigh_by_label_tokens_gives_each_token_of_all_processes_the_same_weight
 
 @pytest.mark.parametrize("script", [train_trainer, train_accelerate])
 def test_postprocess_text_puts_each_sentence_on_a_line(script):
-    preds, labels = ["Good. Dr. Hill agrees.", "¡Bien! Sí."], ["Good", "Bien. Sí."]
-    expected = ["Good.\nDr. Hill agrees.", "¡Bien!\nSí."], ["Good", "Bien.\nSí."]
-    assert script.postprocess_text(preds, labels, ["en", "es"]) == expected
+    texts = ["Good. Dr. Hill agrees.", "¡Bien! Sí.", "Good"]
+    expected = ["Good.\nDr. Hill agrees.", "¡Bien!\nSí.", "Good"]
+    assert script.postprocess_text(texts, ["en", "es", "en"]) == expected
 
 
 # ---- precision and printing --------------------------------------------------------------------
