@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -304,11 +303,10 @@ def test_full_size_takes_a_minute_and_4_gib_over_the_model_at_most(prepared, tmp
     save_mt5(whole)
     save_full_size_tokenizer(prepared[0] / "tiny-mt5", whole)
     command = [sys.executable, "data/trim_vocab.py", whole, prepared[0], tmp_path / "trimmed"]
-    started = time.monotonic()
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=ENVIRONMENT)
     _, status, used = os.wait4(process.pid, 0)
     assert status == 0
-    assert time.monotonic() - started < 60
+    assert used.ru_utime + used.ru_stime < 60  # seconds of a core, also on a busy machine
     size = (whole / "model.safetensors").stat().st_size
     assert used.ru_maxrss * 1024 < size + 4 * 2**30
     assert (tmp_path / "trimmed/model.safetensors").stat().st_size < 0.2 * size
