@@ -5,9 +5,7 @@ import csv
 import gzip
 import importlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from itertools import product
@@ -443,67 +441,3 @@ def test_only_the_flag_bf16_computes_in_bf16(prepared, tmp_path, script):
     assert losses["launcher"] == pytest.approx(losses["fp32"], rel=1e-6)
     assert losses["bf16"] != pytest.approx(losses["fp32"], rel=2e-6)
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
-
-
-# ---- the README's first command ----------------------------------------------------------------
-
-# These are not from the sample. A title of them should have one of the beginnings of words.
-MY_REVIEWS = [
-    (
-        "The story was so boring that I gave up after three chapters.",
-        {"boring", "gave", "finish", "slow"},
-    ),
-    (
-        "The cover was torn and the corners were bent when the parcel came.",
-        {"torn", "damage", "bent", "cover"},
-    ),
-    (
-        "Me aburrí muchísimo, la novela es muy lenta y no pude acabarla.",
-        {"aburrid", "lent", "acabar", "terminar"},
-    ),
-    (
-        "El libro llegó con la tapa rota y las páginas dobladas.",
-        {"rota", "dañad", "portada", "tapa", "estado", "doblad"},
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """The files of the project in a new folder, without anything that a script has written."""
-    folder = tmp_path_factory.mktemp("clone")
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, folder)
-    shutil.copytree(ROOT / "data", folder / "data", ignore=shutil.ignore_patterns("prepared"))
-    return folder
-
-
-def run_in(folder, *command):
-    """Run ``python ...`` in ``folder`` and return what it printed.
-
-    It has one thread: several are many times slower where other tests use the cores too.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", ["trainer", "accelerate"])
-def test_the_sample_model_beats_lead_3_and_titles_my_reviews(clone, script):
-    printed = run_in(clone, f"train_{script}.py")  # prepares the data first
-    assert printed.count("model better") == 3 * 4  # English, Spanish and all rows; four scores
-    scores = read_json(clone / f"results/sample-{script}/results.json")["scores"]
-    assert scores["all"]["rows"] == 496
-    for language in ("en", "es"):
-        for rouge in ("rouge1", "rougeL"):
-            assert scores[language]["difference"][rouge]["low"] > 0, (language, rouge)
-    assert 60 < scores["all"]["model"]["rouge1"]["f1"] < 72
-    reviews = [text for text, _ in MY_REVIEWS]
-    printed = run_in(clone, "predict.py", "--model", f"results/sample-{script}", *reviews)
-    lines = [line for line in printed.splitlines() if line.startswith("'>>> Summary: ")]
-    for (text, words), line in zip(MY_REVIEWS, lines, strict=True):
-        assert any(word in line.lower() for word in words), (text, line)

@@ -1,0 +1,230 @@
+"""README: its commands run as printed, and the flags, files and messages that it names exist."""
+
+import ast
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import huggingface_hub
+import pytest
+from conftest import ROOT, read_json, run
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, pipeline
+
+from common import ROUGE_TYPES
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = FENCE.findall(README)  # (language, text)
+PROSE = FENCE.sub("", README)
+
+# The commands that the tests do not run, by their beginning.
+NOT_RUN = {
+    "git clone": "needs a network",
+    "python3 -m venv": "the packages of the tests are used",
+    "pip install": "needs a network",
+    "python prepare_data.py --preset amazon": "needs the Hub; test_hub.py has a stand-in",
+    "python baseline.py --preset amazon": "needs the Hub",
+    "python train_trainer.py --preset amazon": "needs the Hub and a GPU",
+    "python train_accelerate.py --preset amazon": "needs the Hub and a GPU",
+    "torchrun": "needs the Hub and four GPUs",
+    "accelerate launch": "needs the Hub and four GPUs",
+}
+# These are not from the sample. A title of them should have one of the beginnings of words.
+MY_REVIEWS = [
+    (
+        "The story was so boring that I gave up after three chapters.",
+        {"boring", "gave", "finish", "slow"},
+    ),
+    (
+        "The cover was torn and the corners were bent when the parcel came.",
+        {"torn", "damage", "bent", "cover"},
+    ),
+    (
+        "Me aburrí muchísimo, la novela es muy lenta y no pude acabarla.",
+        {"aburrid", "lent", "acabar", "terminar"},
+    ),
+    (
+        "El libro llegó con la tapa rota y las páginas dobladas.",
+        {"rota", "dañad", "portada", "tapa", "estado", "doblad"},
+    ),
+]
+
+
+# ---- What README says ----------------------------------------------------------------------------
+
+
+def commands():
+    """Yield the words of each command of the bash blocks that starts one of the scripts."""
+    for language, text in BLOCKS:
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if language == "bash" and any(word.endswith(".py") for word in words):
+                yield words
+
+
+@pytest.fixture(scope="module")
+def flags():
+    """{name of a script: the flags that its --help lists}."""
+    scripts = [path.name for path in ROOT.glob("*.py") if path.name != "common.py"]
+    helps = {script: run(script, "--help").stdout for script in scripts}
+    return {script: set(re.findall(r"--[\w-]+", text)) for script, text in helps.items()}
+
+
+def test_readme_is_short():
+    lines = README.splitlines()
+    assert len(lines) <= 180
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+
+
+def test_each_command_has_flags_that_its_script_knows(flags):
+    found = 0
+    for words in commands():
+        script = next(word for word in words if word.endswith(".py"))
+        given = {word for word in words[words.index(script) :] if word.startswith("--")}
+        assert given <= flags[script], words
+        found += len(given)
+    assert found > 20
+
+
+def test_each_flag_in_the_text_exists(flags):
+    known = set.union(*flags.values()) | {"--index-url"}  # pip's
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", PROSE))
+    assert {"--resume", "--batch-size", "--categories"} <= named <= known
+
+
+def test_each_file_and_link_exists():
+    files = re.findall(r"`([\w./-]+\.(?:py|csv|txt|png|md))`", PROSE)
+    assert "data/trim_vocab.py" in files
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PROSE) if "://" not in link]
+    assert "course/training.png" in links
+    made = {"titles.csv"}  # by the commands
+    assert [name for name in {*files, *links} - made if not (ROOT / name).exists()] == []
+
+
+def test_each_quoted_message_stands_in_a_script():
+    table = PROSE.split("## If something goes wrong")[1]
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    code = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
+    assert len(quoted) > 1
+    assert [message for message in quoted if message.removesuffix(" ...") not in code] == []
+
+
+# ---- "I only want my notebook fixed" -------------------------------------------------------------
+
+
+def test_what_the_notebook_table_gives_to_paste_is_python():
+    table = PROSE.split("## I only want my notebook fixed")[1].split("##")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    pasted = [code for row in rows for code in re.findall("`([^`]+)`", row[2])]
+    assert len(rows) == 11 and len(pasted) > len(rows)
+    for code in pasted:
+        if code not in ("hf auth login", "common.py"):
+            # An argument alone is a piece of a call.
+            ast.parse(f"call({code})" if re.fullmatch(r'\w+="\w+"', code) else code)
+
+
+GONE = [
+    (lambda: Seq2SeqTrainingArguments("out", evaluation_strategy="epoch"), TypeError),
+    (lambda: Seq2SeqTrainer(tokenizer=None), TypeError),
+    (lambda: huggingface_hub.Repository, AttributeError),
+    (lambda: pipeline("summarization"), KeyError),
+]
+
+
+@pytest.mark.parametrize(("call", "error"), GONE)
+def test_what_the_notebook_table_calls_gone_is_gone(call, error):
+    with pytest.raises(error, match="evaluation_strategy|tokenizer|Repository|summarization"):
+        call()
+
+
+# ---- The commands as printed ---------------------------------------------------------------------
+
+
+def run_in(folder, *command):
+    """Run a command in ``folder`` with the Python of the tests, and return what it printed."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def outline(text):
+    """Return ``text`` without what may differ on another processor: numbers and summaries."""
+    text = re.sub(r"(?<=Summary: ).*", "", text)
+    return re.sub(r" +", " ", re.sub(r"[\d.]+", "0", text))
+
+
+def left_out(line):
+    return line.startswith(tuple(NOT_RUN))
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """Run all blocks in a copy of the project; return its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("newcomer") / "summarization"
+    made = shutil.ignore_patterns(".*", "results", "prepared", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=made)
+    printed = ""
+    for language, text in BLOCKS:
+        if language == "bash":
+            lines = [line for line in text.splitlines() if not left_out(line)]
+            printed += run_in(folder, "bash", "-ec", "\n".join(lines))
+        if language == "python":
+            printed += run_in(folder, "python", "-c", text)
+    return folder, printed
+
+
+def test_only_commands_of_readme_are_left_out():
+    lines = [line for language, text in BLOCKS for line in text.splitlines() if language == "bash"]
+    for beginning in NOT_RUN:
+        assert any(line.startswith(beginning) for line in lines), beginning
+    assert [
+        line.split("#")[0].strip() for line in lines if "train_" in line and not left_out(line)
+    ] == [
+        "python train_trainer.py",
+        "python train_accelerate.py",
+        "python train_trainer.py --data data/prepared/own --output-dir results/own",
+        "python train_trainer.py --resume",
+    ]
+
+
+@pytest.mark.slow
+def test_each_review_of_ones_own_gets_its_title(newcomer):
+    folder, printed = newcomer
+    with open(folder / "titles.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 80
+    assert [row["summary"] for row in rows] == [row["headline"] for row in rows]
+    assert "['Warm light for reading']" in printed  # by the Python block
+
+
+@pytest.mark.slow
+def test_what_is_shown_is_printed(newcomer):
+    shown = [text for language, text in BLOCKS if language == "text"]
+    assert len(shown) == 2
+    for text in shown:
+        for line in outline(text).splitlines():
+            assert line in outline(newcomer[1]).splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["trainer", "accelerate"])
+def test_the_sample_model_beats_lead_3_and_titles_my_reviews(newcomer, script):
+    folder = newcomer[0]
+    scores = read_json(folder / f"results/sample-{script}/results.json")["scores"]
+    assert scores["all"]["rows"] == 496
+    for language in ("en", "es", "all"):
+        for rouge in ROUGE_TYPES:
+            assert scores[language]["difference"][rouge]["low"] > 0, (language, rouge)
+    assert 60 < scores["all"]["model"]["rouge1"]["f1"] < 72
+    reviews = [text for text, _ in MY_REVIEWS]
+    model = f"results/sample-{script}"
+    printed = run_in(folder, "python", "predict.py", "--model", model, *reviews)
+    lines = [line for line in printed.splitlines() if line.startswith("'>>> Summary: ")]
+    for (text, words), line in zip(MY_REVIEWS, lines, strict=True):
+        assert any(word in line.lower() for word in words), (text, line)
