@@ -89,7 +89,7 @@ def main():
     # 2. The metric computes the same. It also cuts words to stems, which changes nothing here.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
-    print("the metric, F1 of the pair:", round_scores(scores))
+    print("the metric, F1:", round_scores(scores))
     # Differs from the chapter, which has these two swapped: ROUGE-L takes a text as one sequence of
     # words, so the order of the lines matters. ROUGE-Lsum goes line by line, so it does not.
     scores = rouge.compute(

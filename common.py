@@ -54,13 +54,12 @@ def argument_parser(description, presets):
 
     ``presets`` is {name of a preset: {flag: its default}}. --help lists them.
     """
-    lines = ["what the presets set:"]
-    for name, defaults in presets.items():
-        values = ", ".join(f"{flag} {value}" for flag, value in defaults.items())
-        lines.append(f"  {name}: {values}")
+    table = pd.DataFrame(presets, dtype=object).dropna(how="all")  # without what no preset sets
+    table.index = "--" + table.index.str.replace("_", "-")
+    table = table.fillna("as said above").astype(str).to_string()
     parser = argparse.ArgumentParser(
         description=description,
-        epilog="\n".join(lines),
+        epilog=f"what the presets set:\n{table}",
         usage="%(prog)s [flags]; --help lists them",  # else each error would list them all
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a shortened flag may mean another one in a later version
@@ -893,6 +892,8 @@ def format_scores(scores, split):
 
     lines = [f"{split} split: ROUGE F1 × 100 [95% interval]", line("", ROUGE_TYPES)]
     for language, systems in scores.items():
+        if language == "all" and len(scores) == 2:
+            continue  # the one language has the same rows
         lines.append(f"{language}, {systems['rows']:,} rows")
         for name, system in (("model", "model"), ("lead-3", "lead-3"), ("diff.", "difference")):
             if system in systems:
@@ -965,8 +966,10 @@ def draw_training(path, log, lead_3):
         left.plot(rows["epoch"], rows[name], marker="o", label=label)
     left.set(title="Loss per token of a title", xlabel="epochs")
     rows = log[log["eval_rouge1"].notna()]
-    for name, marker in (("rouge1", "o"), ("rouge2", "s"), ("rougeL", "x")):
-        (line,) = right.plot(rows["epoch"], rows[f"eval_{name}"], marker=marker, label=name)
+    # rouge1 and rougeL are often the same, so the line of rouge1 is wider and lies below.
+    for name, marker, width in (("rouge1", "o", 5), ("rouge2", "s", 1.5), ("rougeL", "x", 1.5)):
+        style = {"marker": marker, "linewidth": width}
+        (line,) = right.plot(rows["epoch"], rows[f"eval_{name}"], label=name, **style)
         f1 = lead_3[name]["f1"]
         right.axhline(f1, color=line.get_color(), linestyle="--", label=f"{name} of lead-3")
     right.set(title="ROUGE of the validation split, F1 × 100", xlabel="epochs")

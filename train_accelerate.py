@@ -289,15 +289,14 @@ def main():
     # 8. Train
     steps = len(train_dataloader)  # per epoch; after prepare() it has the batches of this process
     show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
-    done = progress["epoch"] * steps
-    progress_bar = tqdm(total=args.epochs * steps, initial=done, disable=not show_bar)
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
         # Train. Each epoch has an order of its own, the same on all processes and after --resume.
         model.train()
         generator.manual_seed(args.seed + epoch)
         epoch_loss = 0.0
-        for batch in train_dataloader:
+        name = f"Epoch {epoch + 1} of {args.epochs}"
+        for batch in tqdm(train_dataloader, name, leave=False, disable=not show_bar):
             outputs = model(**batch)
             loss = weigh_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
@@ -307,7 +306,6 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU; reading it would wait for each step
-            progress_bar.update(1)
         epoch_loss = accelerator.reduce(epoch_loss / steps, "mean").item()
         if not math.isfinite(epoch_loss):
             common.fail(f"the loss of epoch {epoch + 1} is {epoch_loss}; lower --learning-rate")

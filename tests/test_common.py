@@ -240,6 +240,8 @@ def test_the_table_says_which_is_better(title, review, summary, words):
     table = common.format_scores(scores, "test")
     assert table.splitlines()[-1].split("  ")[-1].strip() == words
     assert "≤ 0.002" in table and "no difference shown" not in table
+    # All rows are English, so the table has them once.
+    assert "en, 20 rows" in table and "all, 20 rows" not in table
 
 
 def test_the_table_says_that_no_difference_is_shown():

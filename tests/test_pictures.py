@@ -72,6 +72,8 @@ def test_training_shows_losses_and_rouge_by_epoch_beside_lead_3(drawn):
             assert list(losses[name].get_ydata()) == heights
         assert list(rouge["rouge1"].get_xdata()) == [1, 2]
         assert list(rouge["rouge1"].get_ydata()) == [30, 40]
+        # The two may have the same heights. rouge1 is drawn first and stays visible on both sides.
+        assert rouge["rouge1"].get_linewidth() > 2 * rouge["rougeL"].get_linewidth()
         for name, height in (("rouge1", 20), ("rouge2", 21), ("rougeL", 22)):
             of_lead_3 = rouge[f"{name} of lead-3"]
             assert list(of_lead_3.get_ydata()) == [height, height]
