@@ -409,16 +409,7 @@ SPLIT_WORDS = {
     "validation": {"validation", "valid", "val", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
 }
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt")
-
-
-@cache
-def cache_folder():
-    """Return a folder for what is read, made once and removed at the end.
-
-    In a cache that stays, from_generator() would find what a file held earlier.
-    """
-    return tempfile.TemporaryDirectory()
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
 def data_suffix(path):
@@ -429,160 +420,193 @@ def data_suffix(path):
 def find_files(path):
     """Return {split: its data files} of a file or folder; print which files are ignored.
 
-    A split is a whole word of the file's name or of its folder's, in small or capital letters. If
-    no name has one, all files are train.
+    A split is a whole word of the file's name or of its folder's, as in Train.csv, test/1.csv and
+    devSet.csv. If no name has one, all files are train. Hidden files are ignored.
     """
     if not path.is_dir():
         return {"train": [path]}
-    everything = sorted(file for file in path.rglob("*") if file.is_file())
-    files = [file for file in everything if data_suffix(file) in SUFFIXES]
-    found, without = {}, []
-    for file in files:
-        words = set(re.findall(r"[a-z]+", str(file.relative_to(path)).lower()))
+    found, without, ignored = {split: [] for split in SPLIT_WORDS}, [], []
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path)
+        if data_suffix(file) not in SUFFIXES or any(part.startswith(".") for part in name.parts):
+            ignored.append(str(name))
+            continue
+        words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", str(name))
+        words = {word.lower() for word in words}
         splits = [split for split, names in SPLIT_WORDS.items() if words & names]
         if len(splits) > 1:
             fail(f"{file} names the splits {' and '.join(splits)}; rename it")
-        if splits:
-            found.setdefault(splits[0], []).append(file)
-        else:
-            without.append(file)
+        (found[splits[0]] if splits else without).append(file)
+    if ignored:
+        print(f"Ignored in {path}: {', '.join(ignored[:10])}{', ...' if ignored[10:] else ''}")
+    found = {split: files for split, files in found.items() if files}
+    if not found and not without:
+        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
     if found and without:
         named = next(iter(found.values()))[0].name  # such as taste-test-reviews.csv
         fail(f"{named} names a split, but {without[0]} does not; rename or move one of them")
-    if not files:
-        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
-    ignored = [file.name for file in everything if data_suffix(file) not in SUFFIXES]
-    if ignored:
-        print(f"Ignored in {path}: {', '.join(ignored)}")
     return found or {"train": without}
 
 
-def to_texts(row, text_column, title_column):
-    """Return the texts of a row under the chapter's names; None where there is no value.
+def to_text(value, column):
+    """Return a value as text without spaces around it, or None if there is no value."""
+    if isinstance(value, (list, dict, bytes)):
+        fail(f"the column {column!r} holds a {type(value).__name__} where a text should be")
+    if pd.isna(value):  # None, or "not a number"
+        return None
+    return str(value).encode(errors="replace").decode().strip()  # half an emoji becomes "?"
 
-    Spaces around a text are removed, and a language such as zh-CN becomes zh.
+
+def to_texts(row, columns):
+    """Return the texts of a row under the chapter's names. A language such as zh-CN becomes zh.
+
+    ``columns`` is {the chapter's name: the name of the column in the row}.
     """
-    columns = {"review_body": text_column, "review_title": title_column}
-    columns |= {"language": "language", "product_category": "product_category"}
-    texts = {}
-    for name, column in columns.items():
-        value = row.get(column)
-        if isinstance(value, (list, dict, bytes)):
-            fail(f"the column {column!r} holds a {type(value).__name__} where a text should be")
-        texts[name] = None if value is None else str(value).strip()
+    texts = {name: to_text(row.get(column), column) for name, column in columns.items()}
     if texts["language"]:
         texts["language"] = base_language(texts["language"])
     return texts
 
 
-def read_texts(paths, text_column, title_column):
-    """Yield ``to_texts`` of each row of the files."""
-    for path in paths:
-        for row in read_rows(path):
-            yield to_texts(row, text_column, title_column)
-
-
-def choose_texts(loaded, text_column, title_column):
-    """Return a ``DatasetDict`` that a library has loaded with ``to_texts`` of each row."""
-    options = {"text_column": text_column, "title_column": title_column}
-    chosen = datasets.DatasetDict()
-    for split, rows in loaded.items():
-        chosen[split] = rows.map(to_texts, fn_kwargs=options, remove_columns=rows.column_names)
-    return chosen
+def read_texts(split, sources, columns):
+    """Yield ``to_texts`` of each row of the ``sources``, files or what ``datasets`` has loaded."""
+    for source in sources:
+        is_file = isinstance(source, Path)
+        name = source if is_file else "the data set"
+        number, found = 0, {}
+        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
+        with explain_errors(f"cannot read {name}", remedy):
+            for row in read_rows(source, columns.values()) if is_file else source:
+                number += 1
+                found |= row
+                yield to_texts(row, columns)
+        if not found:
+            fail(f"{name} holds no reviews")
+        if columns["review_body"] not in found:
+            fail(f"{name} has the columns {', '.join(found)}; see --text-column")
+        print(f"{split}: {number:,} rows of {name}")
 
 
 @cache
-def load_files(path, text_column, title_column):
-    """Return the ``DatasetDict`` of a file or folder, with texts under the chapter's names.
+def cache_folder():
+    """Return a folder for this run only: a cache that stays has what a file held earlier."""
+    return tempfile.TemporaryDirectory()
 
-    A folder may also be what ``DatasetDict.save_to_disk`` wrote.
+
+def load_texts(source, columns):
+    """Return the ``DatasetDict`` of the ``to_texts`` of a source; print what is read.
+
+    The source is a file, a folder of files, what ``save_to_disk`` wrote, or a ``DatasetDict``.
     """
-    if (path / "dataset_dict.json").exists():
-        with explain_errors(f"cannot read {path}", "save it again with save_to_disk"):
-            return choose_texts(datasets.load_from_disk(path), text_column, title_column)
-    names = ("review_body", "review_title", "language", "product_category")
-    features = datasets.Features({name: datasets.Value("string") for name in names})
-    loaded = datasets.DatasetDict()
-    for split, files in find_files(path).items():
-        shown = ", ".join(file.name for file in files)
-        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
-        with explain_errors(f"cannot read {shown} of {path}", remedy):
-            first = next(read_rows(files[0]), {})
-            if text_column not in first:
-                fail(f"{files[0]} has the columns {', '.join(first)}; see --text-column")
-            options = {"paths": files, "text_column": text_column, "title_column": title_column}
-            loaded[split] = datasets.Dataset.from_generator(
-                read_texts, features=features, cache_dir=cache_folder().name, gen_kwargs=options
-            )
-        print(f"{split}: {len(loaded[split]):,} rows of {shown}")
-    return loaded
+    splits = source
+    if isinstance(source, Path) and (source / "dataset_dict.json").exists():
+        splits = datasets.load_from_disk(source)
+    elif isinstance(source, Path) and (source / "state.json").exists():
+        splits = {"train": datasets.load_from_disk(source)}
+    elif isinstance(source, Path):
+        splits = find_files(source)
+    texts = datasets.DatasetDict()
+    for split, rows in splits.items():
+        sources = rows if isinstance(rows, list) else [rows]
+        texts[split] = datasets.Dataset.from_generator(
+            read_texts,
+            features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
+            cache_dir=cache_folder().name,
+            gen_kwargs={"split": split, "sources": sources, "columns": columns},
+        )
+    return texts
 
 
-def has_folder(dataset, name):
-    """Return whether a data set, on the disk or on the Hub, has a folder of this name."""
+def language_folder(dataset, language):
+    """Return the name of the data set's folder for a language, such as es or es_MX, or None."""
     if Path(dataset).exists():
-        return Path(dataset, name).is_dir()
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
-        fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
-    with explain_dataset_errors(dataset):
-        return huggingface_hub.HfFileSystem().isdir(f"datasets/{dataset}/{name}")
+        paths = [str(path) for path in Path(dataset).glob("*/")]
+    else:
+        entries = huggingface_hub.HfFileSystem().ls(f"datasets/{dataset}")
+        paths = [entry["name"] for entry in entries if entry["type"] == "directory"]
+    names = [Path(path).name for path in paths]
+    folders = [name for name in names if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
+    if len(folders) > 1:
+        fail(f"{dataset} has the folders {' and '.join(sorted(folders))}; move one of them")
+    return folders[0] if folders else None
 
 
 @contextmanager
 def explain_dataset_errors(dataset):
-    """Turn errors about a data set of the Hub into one line."""
-    check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
+    """Turn errors about --dataset, a file, a folder or a data set of the Hub, into one line."""
+    if not Path(dataset).exists():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+            fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
+        check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
     with explain_errors(f"cannot load --dataset {dataset}", "name a data set or a file"):
         yield
 
 
-def read_rows(path):
+def read_rows(path, asked=()):
     """Yield each row of a data file as {column: value}. Values are as they stand in the file.
 
     Nothing is guessed: the values of CSV are texts, those of JSON and Parquet have their own types.
+    No two of the columns ``asked`` for, by default all, may have the same name.
     """
     path = Path(path)
     suffix = data_suffix(path)
+
+    def to_row(pairs):
+        row = dict(pairs)
+        names = [name for name, _ in pairs] if len(row) < len(pairs) else []
+        for name in names:
+            if names.count(name) > 1 and name in (asked or names):
+                fail(f"{path} has two columns {name!r}; rename one of them")
+        return row
+
     if suffix == ".parquet":
         for batch in ParquetFile(path).iter_batches(1000):
-            yield from batch.to_pylist()
+            for values in zip(*[column.to_pylist() for column in batch.columns], strict=True):
+                yield to_row(list(zip(batch.schema.names, values, strict=True)))
         return
     open_file = gzip.open if path.name.lower().endswith(".gz") else open
     with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
         if suffix in (".csv", ".tsv"):
-            yield from read_csv_rows(path, file, "\t" if suffix == ".tsv" else ",")
+            yield from map(to_row, read_csv(path, file, "\t" if suffix == ".tsv" else ","))
         elif suffix == ".txt":
-            for line in file:
-                yield {"text": line.rstrip("\r\n")}
-        elif suffix == ".json" and file.read(1) == "[":
-            file.seek(0)
-            yield from json.load(file)
+            yield from ({"text": line.rstrip("\r\n")} for line in file)
         else:
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                try:
-                    if line.strip():
-                        yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    fail(f"{path}, line {number} is not JSON: {error}")
+            yield from read_json_rows(path, file, to_row)
 
 
-def read_csv_rows(path, file, delimiter):
-    """Yield the rows of an open CSV or TSV file; each must have a value for each column."""
+def read_csv(path, file, delimiter):
+    """Yield each row of an open CSV or TSV file as pairs of a column and its value."""
     csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is less than some reviews
     # In a TSV a quotation mark has no meaning, as in: a lamp of 5" and one of 7".
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
-    header = next(rows, [])
-    for name in header:
-        if name and header.count(name) > 1:
-            fail(f"{path} has two columns {name!r}; rename one of them")
-    for row in rows:
-        values, extra = row[: len(header)], row[len(header) :]
-        if row and (len(values) < len(header) or any(extra)):
-            fail(f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns")
-        if row:
-            yield dict(zip(header, values, strict=True))
+    try:
+        header = next(rows, [])
+        while header and not header[-1]:  # some programs end each line with commas
+            header.pop()
+        for row in filter(None, rows):  # without empty lines
+            values, extra = row[: len(header)], row[len(header) :]
+            if len(values) < len(header) or any(extra):
+                fail(f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns")
+            yield list(zip(header, values, strict=True))
+    except csv.Error as error:
+        fail(f"{path}, line {rows.line_num}: {error}")
+
+
+def read_json_rows(path, file, to_row):
+    """Yield the objects of an open JSON file: one list of them, or one on each line."""
+    is_list = file.read(1000).lstrip().startswith("[")
+    file.seek(0)
+    for number, line in enumerate([file.read()] if is_list else file):
+        try:
+            content = json.loads(line.rstrip(), object_pairs_hook=to_row) if line.strip() else []
+        except json.JSONDecodeError as error:
+            remedy = "the file must be one list of rows, or have one row on each line"
+            fail(f"{path}, line {number + error.lineno} is not JSON: {error.msg}; {remedy}")
+        for row in content if isinstance(content, list) else [content]:
+            if not isinstance(row, dict):
+                fail(f"{path}, line {number + 1} holds no object with columns: {str(row)[:50]}")
+            yield row
 
 
 def base_language(code):
@@ -753,16 +777,15 @@ LANGUAGES = {
     "zh": "chinese",
 }
 NO_SPACES = ("ja", "zh", "th", "lo", "km", "my")  # each character counts as a word
-# A word is a run of letters and digits. The marks on a letter, as in Hindi, belong to it.
-WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*")
+# A word is a run of letters and digits. The marks on a letter, as in Hindi, belong to it, and so do
+# the two characters without width that join or part the letters of one word, as in Persian.
+WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}\u200c\u200d]*")
 CHARACTER = regex.compile(r"[\p{L}\p{N}]\p{M}*")
 
 
 def count_words(text, language):
     """Return the number of words in ``text``; in languages without spaces, of characters."""
-    if language in NO_SPACES:
-        return len(regex.findall(r"[^\s\p{M}]", text))
-    return len(text.split())
+    return len(CHARACTER.findall(text) if language in NO_SPACES else text.split())
 
 
 def sent_tokenize(text, language):

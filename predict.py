@@ -82,9 +82,10 @@ def read_reviews(args):
             rows = list(common.read_rows(args.input))
         if not rows:
             common.fail(f"--input {args.input} holds no reviews")
-        column = "text" if args.input.endswith((".txt", ".txt.gz")) else args.text_column
-        if column not in rows[0]:
-            columns = ", ".join(rows[0])
+        columns = dict.fromkeys(chain(*rows))
+        column = "text" if list(columns) == ["text"] else args.text_column  # of a .txt file
+        if column not in columns:
+            columns = ", ".join(columns)
             common.fail(f"--input {args.input} has the columns {columns}; see --text-column")
         return rows, column
     if args.split:
@@ -160,15 +161,23 @@ def print_summary(review, title, summary):
     print(common.printable(f"'>>> Summary: {summary}'"))
 
 
+def to_cell(value):
+    """Return what CSV holds of a value: true, false, lists and objects as in JSON."""
+    if isinstance(value, (bool, list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
+
+
 def write_rows(rows, path):
     """Write the rows, a list of dictionaries, to a CSV or JSON Lines file."""
-    options = {"mode": "w", "encoding": "utf-8", "newline": ""}
+    options = {"mode": "w", "encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
     with common.new_files(path.parent) as folder, open(folder / path.name, **options) as file:
         if path.suffix == ".csv":
             columns = dict.fromkeys(chain(*rows))  # those of all rows, each once and in order
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:
+                writer.writerow({name: to_cell(value) for name, value in row.items()})
         else:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
@@ -192,8 +201,8 @@ def main():
     rows, column = read_reviews(args)
     if any("summary" in row for row in rows):
         common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
-    reviews = [str(row.get(column) or "").strip() for row in rows]
-    languages = [args.language or row.get("language") for row in rows]
+    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
+    languages = [common.base_language(str(args.language or row.get("language"))) for row in rows]
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)

@@ -15,7 +15,9 @@ Takes   about 15 seconds for the sample.
 """
 
 import os
+from collections import Counter
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
@@ -35,7 +37,6 @@ PRESETS = {
     # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
-SPLITS = ["train", "validation", "test"]
 MIN_TITLE_WORDS = 3
 
 
@@ -55,6 +56,9 @@ def parse_args():
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
     args = common.parse_args(parser, PRESETS)
     args.languages = list(dict.fromkeys(map(common.language_code, args.languages)))  # each once
+    for language in args.languages:
+        if language not in common.LANGUAGES:
+            print(f"There are no rules for {language}: sentences end as in English, without stems.")
     return args
 
 
@@ -63,31 +67,48 @@ def load_reviews(args, language):
 
     Its columns have the chapter's names and hold texts, or None where there is no text.
     """
-    own_folder = common.has_folder(args.dataset, language)
-    columns = (args.text_column, args.title_column)
-    if Path(args.dataset).exists():
-        # Differs from the chapter: load_dataset() would guess types, and change what it reads.
-        reviews = common.load_files(Path(args.dataset, language if own_folder else ""), *columns)
-    else:
-        with common.explain_dataset_errors(args.dataset):
+    columns = {"review_body": args.text_column, "review_title": args.title_column}
+    columns |= {"language": "language", "product_category": "product_category"}
+    with common.explain_dataset_errors(args.dataset):
+        folder = common.language_folder(args.dataset, language)
+        if Path(args.dataset).exists():
+            # Differs from the chapter: load_dataset() would guess types, and change what it reads.
+            reviews = common.load_texts(Path(args.dataset, folder or ""), columns)
+        else:
             # The chapter's load_dataset("amazon_reviews_multi", "es")
-            reviews = load_dataset(args.dataset, data_dir=language if own_folder else None)
-            reviews = common.choose_texts(reviews, *columns)
+            reviews = load_dataset(args.dataset, data_dir=folder)
+            reviews = common.load_texts(reviews, columns)
     # A folder, or the only language asked for, says the language of rows that do not say theirs.
-    if own_folder or len(args.languages) == 1:
+    if folder or len(args.languages) == 1:
         reviews = reviews.map(lambda example: {"language": example["language"] or language})
-    for split, rows in reviews.items():
-        found = rows.unique("language")
-        if found == [None]:
-            common.fail(f"{args.dataset} has no column 'language'; name one with --languages")
-        if language not in found:
-            print(f"{split} has no reviews in {language}, only in {', '.join(map(str, found))}")
-    return reviews.filter(lambda example: example["language"] == language)
+    found = first_split(reviews).unique("language")
+    if found == [None]:
+        common.fail(f"{args.dataset} has no column 'language'; name one with --languages")
+    others = ", ".join(str(code) for code in found[:20] if code != language)
+    rule = f"in {others}, not in {language} (--languages)"
+    return keep_rows(reviews, lambda example: example["language"] == language, rule)
 
 
 def first_split(dataset):
     """Return the training split, or the first split if there is no train."""
     return dataset["train" if "train" in dataset else next(iter(dataset))]
+
+
+def keep_rows(dataset, keep, rule):
+    """Return the rows for which ``keep(example)`` is true; print how many the ``rule`` drops.
+
+    A split of which nothing is left is left out. If it is the first one, train, the run ends.
+    """
+    kept = dataset.filter(keep)
+    for split, rows in dataset.items():
+        if dropped := len(rows) - len(kept[split]):
+            print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {rule}")
+        if not len(kept[split]):
+            if kept[split] is first_split(kept):
+                common.fail(f"no review is left in {split}: {dropped:,} {rule}")
+            print(f"{split} is left out")
+            del kept[split]
+    return kept
 
 
 def show_samples(dataset, num_samples=3, seed=42):
@@ -111,18 +132,6 @@ def has_long_title(example):
     """
     words = common.count_words(example["review_title"], example["language"])
     return words >= MIN_TITLE_WORDS
-
-
-def filter_rows(dataset, keep, rule, dropped):
-    """Return the rows for which ``keep(example)`` is true, and note how many were not.
-
-    ``dropped`` is {split: {rule: number of rows}}. The ``rule`` says in words what was dropped.
-    """
-    kept = dataset.filter(keep)
-    for split in dataset:
-        rules = dropped.setdefault(split, {})
-        rules[rule] = rules.get(rule, 0) + len(dataset[split]) - len(kept[split])
-    return kept
 
 
 def draw_lengths(dataset):
@@ -155,32 +164,23 @@ def draw_lengths(dataset):
     return figure
 
 
-def check_splits(args, books, dropped):
-    """Print what is in each split; leave out one without titles, end the run if one is empty."""
-    for split in list(books):
-        reasons = [f"{count:,} {rule}" for rule, count in dropped[split].items() if count]
-        print(f"{split}: {len(books[split]):,} rows; dropped: {', '.join(reasons) or 'none'}")
-        # Public test splits often come without titles.
-        if not len(books[split]) and split != "train" and dropped[split]["without a title"]:
-            print(f"{split} has no titles, so it is left out.")
-            del books[split]
-        elif not len(books[split]):
-            reasons = ", ".join(reasons) or "see --languages"
-            common.fail(f"no review of {args.dataset} is left in {split}: {reasons}")
+def count_shared(rows, train, column):
+    """Return how many texts in a column of the ``rows`` also occur in that of ``train``."""
+    texts = Counter(rows[column][:])
+    batches = train.select_columns(column).iter(batch_size=1000)  # all texts may fill the memory
+    shared = set(texts).intersection(chain.from_iterable(batch[column] for batch in batches))
+    return sum(texts[text] for text in shared)
 
 
 def print_splits(books):
     """Print the rows of each split and language, and what the other splits share with train."""
-    tables = [rows.to_pandas().assign(split=split) for split, rows in books.items()]
-    rows = pd.concat(tables, ignore_index=True)
-    print("\n" + pd.crosstab(rows["split"], rows["language"]).to_string() + "\n")
+    languages = {split: Counter(rows["language"][:]) for split, rows in books.items()}
+    print("\n" + pd.DataFrame(languages).T.fillna(0).astype(int).to_string() + "\n")
     # A review or a title that is also in train makes a split easier, and flatters the scores.
-    train = rows[rows["split"] == "train"]
-    for split in books:
-        others = rows[rows["split"] == split]
-        if split != "train":
-            reviews = others["review_body"].isin(train["review_body"]).sum()
-            titles = others["review_title"].isin(train["review_title"]).mean()
+    for split, rows in books.items():
+        if split != "train" and "train" in books:
+            reviews = count_shared(rows, books["train"], "review_body")
+            titles = count_shared(rows, books["train"], "review_title") / len(rows)
             print(f"{split}: {reviews} reviews and {titles:.0%} of the titles are also in train.")
 
 
@@ -196,37 +196,32 @@ def main():
         show_samples(corpus[language], seed=args.seed)
 
     # 2. Keep the books
-    dropped = {}  # {split: {rule: number of rows}}
     if args.categories:
-        rule = f"not of --categories {' '.join(args.categories)}"
         for language, reviews in corpus.items():
             categories_df = first_split(reviews).select_columns("product_category").to_pandas()
             print(f"\n=== {language}: the 20 largest product categories ===")
             print(categories_df["product_category"].value_counts()[:20].to_string())
             is_book = partial(filter_books, categories=args.categories)
-            corpus[language] = filter_rows(reviews, is_book, rule, dropped)
+            rule = f"not of --categories {' '.join(args.categories)} in {language}"
+            corpus[language] = keep_rows(reviews, is_book, rule)
             print(f"\n=== {language}: after filter_books ===")
             show_samples(corpus[language], seed=args.seed)
 
     # 3. Put the languages together, split by split, and shuffle
     books_dataset = DatasetDict()
-    for split in SPLITS:
+    for split in dict.fromkeys(chain(*corpus.values())):
         parts = [reviews[split] for reviews in corpus.values() if split in reviews]
-        if parts:
-            books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
+        books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
     # 4. Drop titles of one or two words, else a model learns to write such titles
     has_review, has_title = itemgetter("review_body"), itemgetter("review_title")
-    books_dataset = filter_rows(books_dataset, has_review, "without a review", dropped)
-    books_dataset = filter_rows(books_dataset, has_title, "without a title", dropped)
+    books_dataset = keep_rows(books_dataset, has_review, "without a review (--text-column)")
+    books_dataset = keep_rows(books_dataset, has_title, "without a title (--title-column)")
+    figure = draw_lengths(books_dataset)
     rule = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    unfiltered = books_dataset
-    books_dataset = filter_rows(books_dataset, has_long_title, rule, dropped)
-    print("\n=== what is kept ===")
-    check_splits(args, books_dataset, dropped)
-    figure = draw_lengths(unfiltered)
+    books_dataset = keep_rows(books_dataset, has_long_title, rule)
     if "validation" not in books_dataset and args.validation_share:
         with common.explain_errors("cannot take --validation-share of train", "give another one"):
             parts = books_dataset["train"].train_test_split(args.validation_share, seed=args.seed)
