@@ -6,6 +6,7 @@ script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoi
 """
 
 import argparse
+import copy
 import csv
 import gzip
 import json
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -669,29 +671,31 @@ def check_hub(remedy):
 
 @contextmanager
 def explain_checkpoint_errors(model):
-    """Turn errors about the checkpoint --model into one line."""
+    """Turn any error about the checkpoint --model into one line."""
     remedy = "name the folder or Hub id of a checkpoint"
     with explain_errors(f"cannot load --model {model}", remedy):
         if not Path(model).is_dir():
             cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
             if not isinstance(cached, str):  # a path; else None or a note that the file is missing
                 check_hub(f"without a network give --model a folder instead of {model}")
-        yield
+        try:
+            yield
+        except Exception as error:  # foreign files may raise anything, such as an ImportError
+            raise ValueError from error
 
 
-def adapt_checkpoint(args, tokenizer, model, loading_info):
-    """Check a loaded checkpoint and set it up, in place, to be trained here and to write titles."""
-    name = f"--model {args.model}"
-    if missing := sorted(loading_info["missing_keys"]):
-        fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
-    # Where the files of a tokenizer are missing, AutoTokenizer makes one of special tokens only.
-    if set(tokenizer.get_vocab()) <= {"▁", *tokenizer.all_special_tokens}:
-        fail(f"{name} holds no tokenizer; copy the files of the one that it was trained with to it")
+def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
+    """Check a loaded checkpoint and set it up, in place, to be trained here and to write titles.
+
+    ``texts`` are a few of those that it will be trained on.
+    """
+    check_checkpoint(args, tokenizer, model, loading_info, list(texts))
 
     # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
     # are tied. Whatever ties them again, as resizing does, would overwrite the head.
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    model.config.tie_word_embeddings = head.weight is embeddings.weight
+    head = model.get_output_embeddings().weight
+    uses = [weight is head for _, weight in model.named_parameters(remove_duplicate=False)]
+    model.config.tie_word_embeddings = sum(uses) > 1
 
     # The length counts new tokens. The default max_length is 20 and counts the start token too.
     generation_config = model.generation_config
@@ -700,10 +704,50 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
     if args.num_beams:
         generation_config.num_beams = args.num_beams
     # <extra_id_0> and the like belong to pre-training. So do the rows of the head without a token.
-    pieces = tokenizer.convert_ids_to_tokens(range(head.weight.shape[0]))
+    pieces = tokenizer.convert_ids_to_tokens(range(len(head)))
     unwanted = [i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
     generation_config.suppress_tokens = unwanted or None
     adapt_other_families(args, tokenizer, model)
+
+    # Try what the training will do: a model that cannot do it shows that now.
+    with explain_checkpoint_errors(args.model), torch.no_grad():
+        settings = copy.deepcopy(generation_config)  # generate() fills in defaults
+        settings.validate(strict=True)  # what is not valid could not be saved
+        ids = tokenizer("Good", max_length=args.max_target_length, truncation=True)["input_ids"]
+        collator = transformers.DataCollatorForSeq2Seq(tokenizer, model=model)
+        batch = collator([{"input_ids": ids, "labels": ids}])
+        model(**batch)
+        model.generate(batch["input_ids"], generation_config=settings, max_new_tokens=1)
+
+
+def check_checkpoint(args, tokenizer, model, loading_info, texts):
+    """End the run if a checkpoint is of a wrong type or damaged, or its tokenizer not its own."""
+    name, kind = f"--model {args.model}", model.config.model_type
+    if kind != "gpt2" and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        fail(f"{name} is a {kind}, which is not supported; README has a list of models")
+    for module in model.modules():
+        # PEGASUS computes its positions. They do not learn, and DDP would wait for their gradients.
+        if "Sinusoidal" in type(module).__name__:
+            module.requires_grad_(False)
+    weights = {key: weight for key, weight in model.named_parameters() if weight.requires_grad}
+    if missing := sorted(loading_info["missing_keys"] & weights.keys()):
+        fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        fail(f"{name} has weights that are not finite numbers; get its files again")
+
+    remedy = "copy the files of the one that it was trained with to it"
+    encoded = tokenizer(texts)["input_ids"]
+    decoded = tokenizer.batch_decode(encoded, skip_special_tokens=True)
+    before, after = (unicodedata.normalize("NFKC", " ".join(t)).lower() for t in (texts, decoded))
+    if 2 * (Counter(before) & Counter(after)).total() < len(before):
+        fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
+    pieces = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+    size = len(model.get_output_embeddings().weight)
+    if not size / 2 < max(pieces) < size:
+        fail(f"{name} writes {size} tokens, but its tokenizer has {max(pieces) + 1}; {remedy}")
+    stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
+    if model.config.is_encoder_decoder and not {ids[-1] for ids in encoded} <= set(stops):
+        fail(f"{name} does not stop at the token with which its tokenizer ends a text; {remedy}")
 
 
 # ---- Other families of models than mT5 -----------------------------------------------------------
@@ -711,18 +755,18 @@ def adapt_checkpoint(args, tokenizer, model, loading_info):
 
 def adapt_other_families(args, tokenizer, model):
     """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and not model.config.is_encoder_decoder:
-        positions -= args.max_target_length  # GPT-2 writes the title behind the review
-    if positions and args.max_input_length > positions:
-        fail(f"{args.model} reads {positions} tokens; give --max-input-length {positions}")
-    for module in model.modules():
-        # PEGASUS computes its positions. They do not learn, and DDP would wait for their gradients.
-        if "Sinusoidal" in type(module).__name__:
-            module.requires_grad_(False)
+    for part, flag in (("decoder", "max_target_length"), ("encoder", "max_input_length")):
+        config = getattr(model.config, part, model.config)  # two joined models have two
+        positions = getattr(config, f"max_{part}_position_embeddings", None)  # of LED
+        positions = positions or getattr(config, "max_position_embeddings", math.inf)
+        if part == "encoder" and not model.config.is_encoder_decoder:
+            positions -= args.max_target_length  # GPT-2 writes the title behind the review
+        if getattr(args, flag) > positions:
+            flag = f"--{flag.replace('_', '-')} {positions}"
+            fail(f"--model {args.model} has positions for {positions} tokens; give {flag}")
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
-    if args.num_beams == 1:  # a configuration with settings for beams could not be saved
+    if generation_config.num_beams in (None, 1):  # settings for beams could not be saved
         generation_config.early_stopping, generation_config.length_penalty = None, None
     if language_ids(tokenizer):  # a trained mBART-50 writes the code of the language by itself
         generation_config.forced_bos_token_id = None
@@ -751,10 +795,9 @@ def set_language_codes(model_inputs, languages, tokenizer):
     ids = language_ids(tokenizer)
     if not ids:
         return model_inputs
-    for language in set(languages):
-        if language not in ids:
-            known = ", ".join(sorted(ids))
-            fail(f"the checkpoint knows {known}, not {language}; predict.py has --language")
+    if unknown := set(languages) - ids.keys():
+        known = ", ".join(sorted(ids))
+        fail(f"the checkpoint knows {known}, not {unknown.pop()}; predict.py has --language")
     for name in {"input_ids", "labels"} & set(model_inputs):
         for row, language in zip(model_inputs[name], languages, strict=True):
             row[0] = ids[language]

@@ -64,8 +64,8 @@ PRESETS = {
 }
 
 
-def load_checkpoint(args):
-    """Return the tokenizer and the model of --model."""
+def load_checkpoint(args, texts):
+    """Return the tokenizer and the model of --model, once they have read a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
         # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
         # whatever type they were saved.
@@ -75,7 +75,7 @@ def load_checkpoint(args):
         )
     # Differs from the chapter: generate() writes up to max_target_length tokens, not 20. Missing
     # weights end the run, and mT5 is saved with its head, which is not tied to its embeddings.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
 
@@ -246,7 +246,7 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_checkpoint(args)
+    tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
 
     # 3. Tokenize the reviews and their titles; the first process does, the others use its cache
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
