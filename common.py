@@ -685,10 +685,7 @@ def explain_checkpoint_errors(model):
 
 
 def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
-    """Check a loaded checkpoint and set it up, in place, to be trained here and to write titles.
-
-    ``texts`` are a few of those that it will be trained on.
-    """
+    """Check a loaded checkpoint on a few ``texts``, and set it up, in place, to write titles."""
     check_checkpoint(args, tokenizer, model, loading_info, list(texts))
 
     # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
@@ -709,15 +706,16 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     generation_config.suppress_tokens = unwanted or None
     adapt_other_families(args, tokenizer, model)
 
-    # Try what the training will do: a model that cannot do it shows that now.
+    # Try what the training will do, so that a model that cannot do it ends the run now.
     with explain_checkpoint_errors(args.model), torch.no_grad():
         settings = copy.deepcopy(generation_config)  # generate() fills in defaults
         settings.validate(strict=True)  # what is not valid could not be saved
+        settings.max_new_tokens = 1
         ids = tokenizer("Good", max_length=args.max_target_length, truncation=True)["input_ids"]
         collator = transformers.DataCollatorForSeq2Seq(tokenizer, model=model)
         batch = collator([{"input_ids": ids, "labels": ids}])
         model(**batch)
-        model.generate(batch["input_ids"], generation_config=settings, max_new_tokens=1)
+        model.generate(batch["input_ids"], generation_config=settings)
 
 
 def check_checkpoint(args, tokenizer, model, loading_info, texts):
@@ -755,15 +753,14 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
 
 def adapt_other_families(args, tokenizer, model):
     """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
-    for part, flag in (("decoder", "max_target_length"), ("encoder", "max_input_length")):
+    for part, read in (("decoder", "target"), ("encoder", "input")):
         config = getattr(model.config, part, model.config)  # two joined models have two
-        positions = getattr(config, f"max_{part}_position_embeddings", None)  # of LED
-        positions = positions or getattr(config, "max_position_embeddings", math.inf)
+        limit = getattr(config, f"max_{part}_position_embeddings", None)  # of LED
+        limit = limit or getattr(config, "max_position_embeddings", math.inf)
         if part == "encoder" and not model.config.is_encoder_decoder:
-            positions -= args.max_target_length  # GPT-2 writes the title behind the review
-        if getattr(args, flag) > positions:
-            flag = f"--{flag.replace('_', '-')} {positions}"
-            fail(f"--model {args.model} has positions for {positions} tokens; give {flag}")
+            limit -= args.max_target_length  # GPT-2 writes the title behind the review
+        if getattr(args, f"max_{read}_length") > limit:
+            fail(f"--model {args.model} has too few positions; give --max-{read}-length {limit}")
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
     if generation_config.num_beams in (None, 1):  # settings for beams could not be saved

@@ -194,6 +194,14 @@ def save_mt5(folder, **config):
 
 
 @pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """{family: folder of its tiny checkpoint}."""
+    from tiny_checkpoints import save_checkpoints  # which imports this file
+
+    return save_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
 def reviews(tmp_path_factory):
     """A folder with the first rows of each file of the sample."""
     folder = tmp_path_factory.mktemp("reviews")
