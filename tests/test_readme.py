@@ -23,7 +23,6 @@ PROSE = FENCE.sub("", README)
 
 # The commands that the tests do not run, by their beginning.
 NOT_RUN = {
-    "git clone": "needs a network",
     "python3 -m venv": "the packages of the tests are used",
     "pip install": "needs a network",
     "python prepare_data.py --preset amazon": "needs the Hub; test_hub.py has a stand-in",
@@ -90,8 +89,13 @@ def test_each_command_has_flags_that_its_script_knows(flags):
     assert found > 20
 
 
+def test_torch_has_the_version_of_the_requirements():
+    line = re.search(r"pip install (torch==\S+) --index-url", README)[1]
+    assert line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+
+
 def test_each_flag_in_the_text_exists(flags):
-    known = set.union(*flags.values()) | {"--index-url"}  # pip's
+    known = set.union(*flags.values())
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", PROSE))
     assert {"--resume", "--batch-size", "--categories"} <= named <= known
 
@@ -123,8 +127,7 @@ def test_what_the_notebook_table_gives_to_paste_is_python():
     assert len(rows) == 11 and len(pasted) > len(rows)
     for code in pasted:
         if code not in ("hf auth login", "common.py"):
-            # An argument alone is a piece of a call.
-            ast.parse(f"call({code})" if re.fullmatch(r'\w+="\w+"', code) else code)
+            ast.parse(code)
 
 
 GONE = [
