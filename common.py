@@ -11,7 +11,6 @@ import csv
 import gzip
 import json
 import logging
-import math
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ import tempfile
 import unicodedata
 from collections import Counter
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -40,13 +40,16 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets.exceptions import DatasetsError
-from httpx2 import HTTPError
+from httpx2 import HTTPError, TransportError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from nltk.stem import SnowballStemmer
 from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -110,6 +113,7 @@ def training_parser(description, presets):
     add("--seed", type=int, default=42, help="of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
     add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")
+    add("--hub-private", action="store_true", help="only you see that repository, if it is new")
     return parser
 
 
@@ -145,9 +149,10 @@ def parse_args(parser, presets):
 
 def check_launcher():
     """End the run if a launcher chose what the scripts do not support."""
-    for engine in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        if os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true":
-            fail(f"{engine} is not supported; launch without it")
+    engines = ("USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
+    for name in (*engines, "USE_SAGEMAKER", "DYNAMO_BACKEND"):
+        if os.environ.get(f"ACCELERATE_{name}", "no").lower() not in ("no", "false"):
+            fail(f"the launcher set ACCELERATE_{name}, which is not supported; launch without it")
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", "bf16"):
         fail(f"--mixed_precision {precision} is not supported, as mT5 overflows in it; use bf16")
@@ -165,8 +170,10 @@ def process_state():
     """Return Accelerate's ``PartialState``, which knows the processes that a launcher started.
 
     Like ``Accelerator`` it is told of the CPU, as it does not look at ACCELERATE_USE_CPU itself.
+    Processes wait a day for each other, and not ten minutes, as one of them may prepare the data.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
 # ---- Errors --------------------------------------------------------------------------------------
@@ -179,19 +186,24 @@ def printable(text):
     return regex.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text, flags=regex.V1)
 
 
-def fail(message):
-    """End the process with one line on standard error and exit code 2."""
+def print_error(message):
+    """Print one line on standard error."""
     message = " ".join(str(message).split())
     message = re.sub(r"//[^/@\s]*@", "//", message)  # hide user:password@ in an address
     rank = os.environ.get("RANK")  # of this process, if a launcher started several
     process = f" on process {rank}" if rank else ""
     print(printable(f"{Path(sys.argv[0]).name}: error{process}: {message}"), file=sys.stderr)
+
+
+def fail(message):
+    """End the process with one line on standard error and exit code 2."""
+    print_error(message)
     sys.exit(2)
 
 
 # What a bad file, download or value raises in the libraries.
 EXPLAINED = (
-    OSError, ValueError, KeyError, RuntimeError, EOFError,
+    OSError, ValueError, LookupError, RuntimeError, EOFError,
     csv.Error, DatasetsError, HTTPError, SafetensorError, UnpicklingError,
 )  # fmt: skip
 
@@ -199,6 +211,11 @@ EXPLAINED = (
 def first_line(error):
     """Return the first line of what an error says, or its type if it says nothing."""
     return str(error).strip().split("\n")[0][:300] or type(error).__name__
+
+
+def is_out_of_memory(error):
+    """Return whether the memory was too small. Most such errors have no type of their own."""
+    return isinstance(error, MemoryError) or "allocate" in str(error)
 
 
 @contextmanager
@@ -213,10 +230,14 @@ def explain_errors(what, remedy):
         # Libraries wrap the error that names the file: go back to it, or to the first cause.
         while error.__cause__ and not isinstance(error, OSError):
             error = error.__cause__
+        if is_out_of_memory(error):
+            raise error  # command_line() explains it
         reason = first_line(error)
         response = getattr(error, "response", None)  # of the Hub
         if response is not None and (response.status_code == 429 or response.status_code >= 500):
             remedy = "the Hub is busy, try again later"
+        if isinstance(error, TransportError):
+            reason = f"cannot reach {huggingface_hub.constants.ENDPOINT}: {reason}"
         fail(f"{what}: {reason}; {remedy}")
 
 
@@ -224,12 +245,13 @@ def explain_errors(what, remedy):
 def command_line():
     """Run the ``main()`` of a script without the hints of libraries.
 
-    Ctrl-C, a closed pipe and an error of the file system, such as a full disk, end in one line. All
-    other errors keep their traceback.
+    Ctrl-C, a closed pipe, a lack of memory and an error of the file system, such as a full disk,
+    end in one line. All other errors keep their traceback.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading weights
     datasets.disable_progress_bars()
+    datasets.disable_caching()  # map() would write to --data, which may be read-only
     for library in ("accelerate", "datasets", "huggingface_hub", "torch"):
         logging.getLogger(library).setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
@@ -244,7 +266,9 @@ def command_line():
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough; Python's own flush must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            fail(f"out of memory: {first_line(error)}; give less data, or a smaller --batch-size")
         # On a full disk safetensors and torch raise errors of their own.
         of_a_file = re.search("os error|write failed|inline_container|PytorchStream", str(error))
         if not isinstance(error, OSError) and not of_a_file:
@@ -336,6 +360,25 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
+def check_resumable(folder):
+    """End the run if a file of a checkpoint is missing or damaged, before any of them is used."""
+    remedy = f"delete {folder} and use --resume again"
+    for pattern in ("*.json", "*.safetensors", "optimizer.*", "scheduler.*", "r*_state*"):
+        paths = sorted(folder.glob(pattern))
+        if not paths:
+            fail(f"{folder} has no file {pattern}; {remedy}")
+        for path in paths:
+            with explain_errors(f"cannot read {path}", remedy):
+                if path.suffix == ".json":
+                    json.loads(path.read_text(encoding="utf-8"))
+                elif path.suffix == ".safetensors":
+                    load_file(path)
+                else:  # a pickle, of tensors or, with random states, of arrays
+                    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+                    if any(not name.startswith("numpy.") for name in names):
+                        raise ValueError(f"it is to execute {', '.join(names)}")
+
+
 def check_processes(args, rows):
     """Print what will be trained; end the run if the launcher's processes do not work together."""
     state = process_state()
@@ -345,27 +388,25 @@ def check_processes(args, rows):
     # `accelerate launch` sets these two, and gives even a single process one core.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, os.cpu_count() // started))
-    step_rows = args.batch_size * started * getattr(args, "gradient_accumulation_steps", 1)
-    steps = math.ceil(rows / step_rows)
-    processes = "1 process" if started == 1 else f"{started} processes"
-    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
-    state.print(f"{args.epochs} epochs of {steps:,} steps, written to {args.output_dir}")
+    state.print(f"Training {args.model} on {rows:,} rows, {started} × {state.device.type}")
 
 
-def start_run(args, rows, n_gpu=1):
-    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
+def start_run(args, books, n_gpu=1):
+    """Prepare --output-dir for a training on ``books``; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
-    flags, and a finished run only prints its scores. Without --resume a finished run is replaced:
-    its checkpoints are removed now, and its model when the new one is saved. A run that has not
-    ended is not replaced. ``n_gpu`` is the number of GPUs that this process would use.
+    flags and data, and a finished run only prints its scores. Without --resume a finished run is
+    replaced: its checkpoints are removed now, and its model when the new one is saved. A run that
+    has not ended is not replaced. ``n_gpu`` is the number of GPUs that this process would use.
     """
     if n_gpu > 1:  # by DataParallel, with larger steps than --batch-size says
         command = f"torchrun --nproc_per_node {n_gpu} {Path(sys.argv[0]).name}"
         fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-    check_processes(args, rows)
+    check_processes(args, len(books["train"]))
     check_folder(args.output_dir, args.model, args.data)
     state = process_state()
+    rows = pd.concat([split.to_pandas() for split in books.values()])
+    args.data_checksum = int(pd.util.hash_pandas_object(rows).sum())  # of all texts in their order
     mark = Path(args.output_dir, MARK)
     earlier = read_json(mark) if mark.exists() else {}
     results = Path(args.output_dir, "results.json")
@@ -377,19 +418,20 @@ def start_run(args, rows, n_gpu=1):
         state.print(format_scores(read_json(results)["scores"], "validation"))
         sys.exit(0)
     if args.resume and checkpoints:
+        may_change = ("output_dir", "resume", "push_to_hub", "hub_private", "report_to")
         for name, value in run_arguments(args).items():
-            may_change = name in ("output_dir", "resume", "push_to_hub", "report_to")
-            if earlier.get(name) != value and not may_change:
+            if earlier.get(name) != value and name not in may_change:
                 fail(f"--resume: the run was started with {name} {earlier.get(name)}, not {value}")
+        check_resumable(checkpoints[-1])
+    elif checkpoints and not finished:
+        fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
+    if args.push_to_hub and state.is_main_process:
+        create_repository(args)  # a wrong token is seen now and not after the training
+    if args.resume and checkpoints:
         state.print(f"Going on from {checkpoints[-1]}")
         return checkpoints[-1]
-    if checkpoints and not finished:
-        fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
 
     if state.is_main_process:
-        if args.push_to_hub:
-            with explain_push_errors(args):  # a wrong token is seen now and not after the training
-                huggingface_hub.create_repo(args.push_to_hub, exist_ok=True)
         for checkpoint in checkpoints:
             shutil.rmtree(checkpoint)
         with new_files(args.output_dir) as folder:
@@ -401,6 +443,12 @@ def run_arguments(args):
     """Return the flags of a training and, beside them, its script and its number of processes."""
     processes = process_state().num_processes
     return {"script": Path(sys.argv[0]).name, "processes": processes, **vars(args)}
+
+
+def for_others(value):
+    """Return the value of a flag as others may see it: of a path of this machine, only the name."""
+    is_absolute = isinstance(value, str) and Path(value).is_absolute()
+    return Path(value).name if is_absolute else value
 
 
 # ---- Data ----------------------------------------------------------------------------------------
@@ -519,29 +567,37 @@ def load_texts(source, columns):
     return texts
 
 
-def language_folder(dataset, language):
-    """Return the name of the data set's folder for a language, such as es or es_MX, or None."""
-    if Path(dataset).exists():
-        paths = [str(path) for path in Path(dataset).glob("*/")]
-    else:
-        entries = huggingface_hub.HfFileSystem().ls(f"datasets/{dataset}")
-        paths = [entry["name"] for entry in entries if entry["type"] == "directory"]
-    names = [Path(path).name for path in paths]
-    folders = [name for name in names if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
-    if len(folders) > 1:
-        fail(f"{dataset} has the folders {' and '.join(sorted(folders))}; move one of them")
-    return folders[0] if folders else None
+@cache
+def find_dataset(dataset):
+    """Return the path of a data set, or its name on the Hub, and the names of its folders.
 
-
-@contextmanager
-def explain_dataset_errors(dataset):
-    """Turn errors about --dataset, a file, a folder or a data set of the Hub, into one line."""
-    if not Path(dataset).exists():
+    If the Hub cannot be reached, the path is that of the local cache. This function fails at once
+    where ``load_dataset()`` would try again and again for a minute.
+    """
+    path = Path(dataset)
+    if not path.exists():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
             fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
-        check_hub(f"without a network give --dataset a file or folder instead of {dataset}")
-    with explain_errors(f"cannot load --dataset {dataset}", "name a data set or a file"):
-        yield
+        with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
+            try:
+                info = huggingface_hub.dataset_info(dataset, timeout=10)
+                return dataset, {file.rfilename.split("/")[0] for file in info.siblings}
+            except (TransportError, OfflineModeIsEnabled) as error:
+                try:
+                    path = Path(
+                        snapshot_download(dataset, repo_type="dataset", local_files_only=True)
+                    )
+                except LocalEntryNotFoundError:
+                    raise error from None
+    return path, {folder.name for folder in path.glob("*/")}
+
+
+def language_folder(dataset, folders, language):
+    """Return which of the data set's folders is that of a language, such as es or es_MX, or None."""
+    found = [name for name in folders if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
+    if len(found) > 1:
+        fail(f"{dataset} has the folders {' and '.join(sorted(found))}; move one of them")
+    return found[0] if found else None
 
 
 def read_rows(path, asked=()):
@@ -652,21 +708,17 @@ def load_prepared(args, splits):
     for split in splits:
         if split not in books:
             fail(f"--data {args.data} has no split {split}, only {', '.join(books)}")
+    for split, rows in books.items():
+        texts = rows.to_pandas().reindex(columns=["review_body", "review_title", "language"])
+        if not texts.map(lambda value: isinstance(value, str)).all(axis=None):
+            columns = ", ".join(texts.columns)
+            fail(f"--data {args.data}: a row of {split} has no text in one of {columns}")
     if samples := getattr(args, "max_train_samples", None):
         books["train"] = books["train"].select(range(min(samples, len(books["train"]))))
     return books
 
 
 # ---- The checkpoint --model ----------------------------------------------------------------------
-
-
-def check_hub(remedy):
-    """End the run at once if the Hub cannot be reached; its client would try for half a minute."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return  # the client fails at once by itself
-    endpoint = huggingface_hub.constants.ENDPOINT
-    with explain_errors(f"cannot reach {endpoint}", remedy):
-        huggingface_hub.utils.get_session().head(endpoint, timeout=5)
 
 
 @contextmanager
@@ -677,7 +729,8 @@ def explain_checkpoint_errors(model):
         if not Path(model).is_dir():
             cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
             if not isinstance(cached, str):  # a path; else None or a note that the file is missing
-                check_hub(f"without a network give --model a folder instead of {model}")
+                # This fails at once where from_pretrained() tries again for half a minute.
+                huggingface_hub.model_info(model, timeout=10)
         try:
             yield
         except Exception as error:  # foreign files may raise anything, such as an ImportError
@@ -1002,6 +1055,7 @@ def save_results(folder, args, scores, log_history, finished=False):
     """
     arguments = run_arguments(args)
     write_json(folder / MARK, {**arguments, "finished": finished})
+    arguments = {name: for_others(value) for name, value in arguments.items()}
     packages = [
         "torch",
         "transformers",
@@ -1017,7 +1071,7 @@ def save_results(folder, args, scores, log_history, finished=False):
     log = pd.DataFrame(log_history)
     log.to_csv(folder / "log.csv", index=False)
     draw_training(folder / "training.png", log, scores["all"]["lead-3"])
-    write_model_card(folder / "README.md", args, scores)
+    write_model_card(folder / "README.md", args, arguments, scores)
 
 
 def draw_training(path, log, lead_3):
@@ -1043,7 +1097,7 @@ def draw_training(path, log, lead_3):
     figure.savefig(path)
 
 
-def write_model_card(path, args, scores):
+def write_model_card(path, args, arguments, scores):
     """Write what the Hub shows of a model: languages, data, scores, hyperparameters."""
     dataset = read_json(Path(args.data, MARK))["dataset"]
     data = huggingface_hub.ModelCardData(
@@ -1055,14 +1109,14 @@ def write_model_card(path, args, scores):
         tags=["summarization"],
         metrics=["rouge"],
     )
-    hyperparameters = "\n".join(f"- {name}: {value}" for name, value in vars(args).items())
+    hyperparameters = "\n".join(f"- {name}: {value}" for name, value in arguments.items())
     card = f"""---
 {data}
 ---
 
 # {Path(args.output_dir).name}
 
-{args.model} fine-tuned on {dataset} to write the title of a review.
+{arguments["model"]} fine-tuned on {for_others(dataset)} to write the title of a review.
 
 ![losses and scores of the training](training.png)
 
@@ -1077,18 +1131,46 @@ def write_model_card(path, args, scores):
     path.write_text(card, encoding="utf-8")
 
 
-@contextmanager
-def explain_push_errors(args):
-    """Turn an error of the Hub into one line with the command that uploads the model later."""
-    check_hub("train without --push-to-hub, and upload later")
-    later = f"hf upload {args.push_to_hub} {args.output_dir} . --exclude 'checkpoint-*'"
-    remedy = f"log in with `hf auth login`; upload a saved model later with: {later}"
+def create_repository(args):
+    """Make the Hub repository --push-to-hub, if there is none; end the run if that is refused."""
+    remedy = "log in with `hf auth login`, or train without --push-to-hub"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
-        yield
+        # Other calls wait for ever for a Hub that does not answer.
+        huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+        huggingface_hub.create_repo(
+            args.push_to_hub, private=args.hub_private or None, exist_ok=True
+        )
+
+
+def push_to_hub(args, commit_message, blocking=True):
+    """Upload --output-dir to --push-to-hub, if that is given; return the upload, a future.
+
+    With ``blocking``, wait for its end; a failure then ends the run. Differs from the chapter:
+    huggingface_hub has no Repository any more, and trainer.push_to_hub() would replace our card.
+    """
+    if not args.push_to_hub:
+        return None
+    upload = huggingface_hub.upload_folder(
+        repo_id=args.push_to_hub,
+        folder_path=args.output_dir,
+        ignore_patterns=["checkpoint-*", MARK],  # the mark may name folders of this machine
+        commit_message=commit_message,
+        run_as_future=True,
+    )
+    if blocking and not wait_for_upload(args, upload):
+        sys.exit(2)
+    return upload
 
 
 def wait_for_upload(args, upload):
-    """Wait until an ``upload``, a future or None, has ended, and report it if it has failed."""
-    if upload and upload.exception():  # exception() waits for the end
-        reason = first_line(upload.exception())
-        print(f"An upload to {args.push_to_hub} failed: {reason}", file=sys.stderr)
+    """Wait until an ``upload``, a future or None, has ended; return whether it has not failed.
+
+    If it has failed, print the command that uploads the model later.
+    """
+    if upload is None or upload.exception() is None:  # exception() waits for the end
+        return True
+    command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} ."
+    command += f" --exclude 'checkpoint-*' --exclude {MARK}"
+    reason = first_line(upload.exception())
+    print_error(f"cannot push to {args.push_to_hub}: {reason}; upload it later with: {command}")
+    return False

@@ -69,11 +69,14 @@ def load_reviews(args, language):
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    with common.explain_dataset_errors(args.dataset):
-        folder = common.language_folder(args.dataset, language)
-        if Path(args.dataset).exists():
+    dataset, folders = common.find_dataset(args.dataset)
+    folder = common.language_folder(args.dataset, folders, language)
+    with common.explain_errors(
+        f"cannot load --dataset {args.dataset}", "name a data set or a file"
+    ):
+        if Path(dataset).exists():
             # Differs from the chapter: load_dataset() would guess types, and change what it reads.
-            reviews = common.load_texts(Path(args.dataset, folder or ""), columns)
+            reviews = common.load_texts(Path(dataset, folder or ""), columns)
         else:
             # The chapter's load_dataset("amazon_reviews_multi", "es")
             reviews = load_dataset(args.dataset, data_dir=folder)

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from huggingface_hub import upload_folder
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -82,8 +81,6 @@ def load_checkpoint(args, texts):
 def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
-    # map() caches by all that this function uses, so that it is given these few values, and not the
-    # flags or the model, of which any change would tokenize everything again.
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
@@ -210,20 +207,6 @@ def save_model(args, model, tokenizer, progress):
         common.save_results(folder, args, progress["best_scores"], progress["log_history"])
 
 
-def push_to_hub(args, commit_message, run_as_future=False):
-    """Upload --output-dir; with ``run_as_future`` in the background, while the training goes on.
-
-    Differs from the chapter: huggingface_hub has no Repository any more.
-    """
-    return upload_folder(
-        repo_id=args.push_to_hub,
-        folder_path=args.output_dir,
-        ignore_patterns=["checkpoint-*"],
-        commit_message=commit_message,
-        run_as_future=run_as_future,
-    )
-
-
 def save_log_and_push(args, progress, rows, upload):
     """Save the log of all epochs beside the model, print the scores and push both."""
     common.wait_for_upload(args, upload)
@@ -231,15 +214,11 @@ def save_log_and_push(args, progress, rows, upload):
     with common.new_files(args.output_dir) as folder:
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
     common.print_scores(args, scores, rows)
-    if args.push_to_hub:
-        with common.explain_push_errors(args):
-            push_to_hub(args, "Training complete")
+    common.push_to_hub(args, "Training complete")
 
 
 def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
-    # --bf16 decides, not `accelerate launch`, whose default is "no". None is resolved by now.
-    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     set_seed(args.seed)
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
@@ -248,11 +227,10 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
 
-    # 3. Tokenize the reviews and their titles; the first process does, the others use its cache
+    # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     lengths = (args.max_input_length, args.max_target_length)
-    with accelerator.main_process_first():
-        tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
+    tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
     # 4. The dataloaders
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
@@ -271,6 +249,8 @@ def main():
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
+    # --bf16 decides, not `accelerate launch`, whose default is "no". None is resolved by now.
+    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
@@ -280,7 +260,7 @@ def main():
 
     # 7. Start, or go on from a checkpoint
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
-    checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
+    checkpoint = common.start_run(args, books)  # None without --resume
     if checkpoint:
         with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
             accelerator.load_state(checkpoint)
@@ -307,11 +287,11 @@ def main():
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU; reading it would wait for each step
         epoch_loss = accelerator.reduce(epoch_loss / steps, "mean").item()
-        if not math.isfinite(epoch_loss):
-            common.fail(f"the loss of epoch {epoch + 1} is {epoch_loss}; lower --learning-rate")
 
         # Generate summaries and compute ROUGE. Each process gets and scores those of all rows.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
+        if not math.isfinite(epoch_loss + eval_loss):
+            common.fail(f"a loss of epoch {epoch + 1} is not finite; lower --learning-rate")
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(
             f"Epoch {epoch + 1}:", f"loss {epoch_loss:.3f}", f"eval_loss {eval_loss:.3f}", result
@@ -331,9 +311,8 @@ def main():
                 # The previous upload may still be reading the files that are replaced now.
                 common.wait_for_upload(args, upload)
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
-                if args.push_to_hub:
-                    message = f"Training in progress epoch {epoch + 1}"
-                    upload = push_to_hub(args, message, run_as_future=True)
+                message = f"Training in progress epoch {epoch + 1}"
+                upload = common.push_to_hub(args, message, blocking=False)
         save_checkpoint(accelerator, args.output_dir, progress)
 
     # 9. The model of the best epoch is saved already

@@ -15,12 +15,10 @@ Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of ab
 """
 
 import copy
-import math
 import sys
 
 import numpy as np
 import torch
-from huggingface_hub import upload_folder
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -90,8 +88,6 @@ def load_checkpoint(args, texts):
 def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
-    # map() caches by all that this function uses, so that it is given these few values, and not the
-    # flags or the model, of which any change would tokenize everything again.
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
@@ -137,20 +133,6 @@ def decode(predictions, tokenizer, num_rows):
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
-def push_to_hub(args):
-    """Upload --output-dir.
-
-    Differs from the chapter: trainer.push_to_hub() would replace our model card by its own.
-    """
-    with common.explain_push_errors(args):
-        upload_folder(
-            repo_id=args.push_to_hub,
-            folder_path=args.output_dir,
-            ignore_patterns=["checkpoint-*"],
-            commit_message="Training complete",
-        )
-
-
 def main():
     args = parse_args()
     state = common.process_state()  # Accelerate's PartialState, which knows the processes
@@ -161,11 +143,10 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
 
-    # 3. Tokenize the reviews and their titles; the first process does, the others use its cache
+    # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     lengths = (args.max_input_length, args.max_target_length)
-    with state.main_process_first():
-        tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
+    tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
 
     # 4. The collator pads a batch. It also makes decoder_input_ids from the labels, because with a
     # loss function of our own the Trainer does not give the labels to the model.
@@ -183,7 +164,9 @@ def main():
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        predictions, _ = eval_pred
+        predictions, _, losses = eval_pred
+        if not np.isfinite(losses).all():
+            common.fail("a loss is not finite; delete the output and lower --learning-rate")
         decoded_preds = decode(predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
         # Differs from the chapter: the references are the titles, and not the labels, which are
@@ -207,6 +190,7 @@ def main():
         save_total_limit=3,
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets summaries instead of logits
+        include_for_metrics=["loss"],  # and the validation loss of each row
         logging_strategy=interval,
         # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
         load_best_model_at_end=True,
@@ -241,12 +225,10 @@ def main():
         compute_metrics=compute_metrics,
     )
     # Claim --output-dir. The checkpoint is the newest one if --resume is given, else None.
-    checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)
+    checkpoint = common.start_run(args, books, training_args.n_gpu)
     # Evaluations fill the original with defaults that must not be saved. Step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
-    train_output = trainer.train(resume_from_checkpoint=checkpoint)
-    if not math.isfinite(train_output.training_loss):
-        common.fail("the loss is not finite; delete the output and lower --learning-rate")
+    trainer.train(resume_from_checkpoint=checkpoint)
 
     # 8. Score, save and push the best model. predict() is evaluate() that also returns the ids.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
@@ -260,8 +242,7 @@ def main():
             tokenizer.save_pretrained(folder)
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
-        if args.push_to_hub:
-            push_to_hub(args)
+        common.push_to_hub(args, "Training complete")
     trainer.accelerator.end_training()  # closes what connects the processes
 
 

@@ -69,15 +69,15 @@ for line in sys.stdin:
 
 
 @functools.cache
-def server():
+def server(**environment):
     """Start a process that imports the libraries once and forks for each run of a script.
 
-    The imports take longer than most runs of the tests.
+    The imports take longer than most runs of the tests. Each ``environment`` has its own server.
     """
     return subprocess.Popen(
         [sys.executable, "-c", SERVER],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -97,34 +97,38 @@ def ranks(processes):
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
-def ask(*request):
-    server().stdin.write(json.dumps(request) + "\n")
-    server().stdin.flush()
-    if not select.select([server().stdout], [], [], LIMIT)[0]:
-        os.killpg(server().pid, signal.SIGKILL)
+def ask(*request, **environment):
+    process = server(**environment)
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    if not select.select([process.stdout], [], [], LIMIT)[0]:
+        os.killpg(process.pid, signal.SIGKILL)
         server.cache_clear()  # the next test has a server of its own
         pytest.fail(f"no answer after {LIMIT} s: {request}")
-    return json.loads(server().stdout.readline())
+    return json.loads(process.stdout.readline())
 
 
-def start(*command, processes=1, files=("/dev/null",) * 3):
+def start(*command, processes=1, files=("/dev/null",) * 3, **environment):
     """Start ``python script.py ...`` on CPU processes and return their numbers.
 
     The ``files`` are their standard streams: input, output, errors.
     """
-    return ask(list(map(str, command)), ranks(processes), list(map(str, files)), [])
+    request = list(map(str, command)), ranks(processes), list(map(str, files)), []
+    return ask(*request, **environment)
 
 
-def wait(processes):
+def wait(processes, **environment):
     """Wait until all that ``start`` began has ended; return the exit code of the first to end."""
-    return ask([], [], [], processes)
+    return ask([], [], [], processes, **environment)
 
 
-def run(*command, processes=1, check=True, stdin="", **environment):
+def run(*command, processes=1, check=True, stdin="", server=None, **environment):
     """Run ``python script.py ...``, on several CPU processes if asked to; return what it printed.
 
-    With an ``environment``, or as a module (-m), it is a command of its own, else the server's.
+    With an ``environment``, or as a module (-m), it is a command of its own, else one of the server
+    that has the environment ``server``.
     """
+    server = server or {}
     command = list(map(str, command))
     if environment or command[0] == "-m":
         result = subprocess.run(
@@ -141,7 +145,8 @@ def run(*command, processes=1, check=True, stdin="", **environment):
             files = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
             for file, text in zip(files, (stdin, "", ""), strict=True):
                 file.write_text(text, encoding="utf-8")
-            code = wait(start(*command, processes=processes, files=files))
+            started = start(*command, processes=processes, files=files, **server)
+            code = wait(started, **server)
             printed = [file.read_text("utf-8") for file in files[1:]]
             result = subprocess.CompletedProcess(command, code, *printed)
     if check:

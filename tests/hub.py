@@ -5,12 +5,14 @@ HF_TOKEN=hub.token and HF_HUB_DISABLE_XET=1.
 
 with Hub() as hub:
     hub.files["models", "user/name"] = {"config.json": b"{}"}
+    hub.fault = ("/api/", 503)  # what it answers to requests whose path has this in it
 """
 
 import base64
 import hashlib
 import json
 import re
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -21,14 +23,16 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 class Hub:
     """Serve ``files`` and keep in them what is pushed.
 
-    ``files`` is {("models" or "datasets", repository): {path: bytes}}.
+    ``files`` is {("models" or "datasets", repository): {path: bytes}}. ``private`` are the names of
+    the private repositories. ``fault`` is None or a pattern and what a path with it is answered: a
+    status, "garbage", "cut", "loop" or "silence".
     """
 
     token = "hf_stand_in"
 
     def __init__(self):
-        self.files, self.uploads, self.commits, self.broken = {}, {}, [], False
-        self.status = None  # with which it refuses to create a repository
+        self.files, self.uploads, self.commits, self.private = {}, {}, [], set()
+        self.requests, self.fault = [], None
         self.server = ThreadingHTTPServer(
             ("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self})
         )
@@ -52,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, body=b"", status=200, **headers):
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": len(body), **headers}.items():
+        for name, value in {"Content_Length": len(body), **headers}.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
         if self.command != "HEAD":
@@ -62,28 +66,32 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else self.read_chunks()
         path = unquote(urlsplit(self.path).path)
-        if (
-            self.command in ("POST", "PUT")
-            and "paths-info" not in path
-            and "validate-yaml" not in path
-        ):
-            if self.hub.status and path == "/api/repos/create":
-                return self.answer({"error": "not now"}, self.hub.status)
-            if (
-                self.hub.broken and path != "/api/repos/create"
-            ):  # breaks down once the repository exists
-                return self.answer({"error": "the hub is broken"}, 403)
-            if (
-                not path.startswith("/lfs/")
-                and self.headers.get("Authorization") != f"Bearer {self.hub.token}"
-            ):
-                return self.answer({"error": "Invalid username or password."}, 401)
+        self.hub.requests.append((self.command, path))
+        if self.hub.fault and re.search(self.hub.fault[0], path):
+            return self.answer_wrongly(self.hub.fault[1])
+        reads = self.command not in ("POST", "PUT") or re.search("paths-info|validate-yaml", path)
+        known = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if not reads and not known and not path.startswith("/lfs/"):
+            return self.answer({"error": "Invalid username or password."}, 401)
         for pattern, method in ROUTES:
             if match := re.fullmatch(pattern, path):
                 return getattr(self, method)(body, **match.groupdict())
         return self.answer({"error": f"no route for {path}"}, 404)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
+
+    def answer_wrongly(self, fault):
+        if fault == "silence":
+            time.sleep(20)
+        elif fault == "garbage":
+            self.answer(b"<html>")
+        elif fault == "loop":
+            self.answer(status=302, Location=self.path)
+        elif fault == "cut":
+            self.answer(b"[{", Content_Length=1000)
+        else:
+            self.answer({"error": "not now"}, fault)
+        self.close_connection = fault in ("silence", "cut")
 
     def read_chunks(self):
         body = b""
@@ -184,6 +192,8 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(body)
         repo = f"{request.get('organization') or 'user'}/{request['name']}"
         self.hub.files.setdefault((f"{request.get('type', 'model')}s", repo), {})
+        if request.get("visibility") == "private":
+            self.hub.private.add(repo)
         self.answer({"url": f"{self.hub.url}/{repo}", "name": repo})
 
     def validate(self, body):

@@ -3,17 +3,20 @@
 import gzip
 import io
 import json
+import time
 
 import pytest
 import sentencepiece
 import torch
 import yaml
 from conftest import read_json, run
+from datasets import load_from_disk
 from hub import Hub
 from safetensors.torch import load_file
 from transformers import MT5Config, MT5ForConditionalGeneration
 
 CORPUS, CHECKPOINT = "buruzaemon/amazon_reviews_multi", "google/mt5-small"
+NOWHERE = "http://127.0.0.1:9"  # where nothing listens
 
 
 def spiece_model(reviews):
@@ -76,15 +79,16 @@ def hub(reviews, tmp_path_factory):
         yield hub
 
 
-def run_with(hub, *command, token=Hub.token, **options):
+def run_with(hub, *command, network=True, **options):
+    """Run a script in a server of its own, because the libraries read these when imported."""
     environment = {
-        "HF_ENDPOINT": hub.url,
+        "HF_ENDPOINT": hub.url if network else NOWHERE,
         "HF_HOME": str(hub.home),
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": token,
+        "HF_TOKEN": hub.token,
     }
-    return run(*command, **options, **environment)
+    return run(*command, **options, server=environment)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +104,18 @@ def amazon(hub, tmp_path_factory):
 def test_the_chapter_downloads_trains_and_pushes(hub, amazon, script, tmp_path):
     repo, output = f"user/titles-{script}", tmp_path / "model"
     flags = ["--preset", "amazon", "--data", amazon, "--output-dir", output, "--epochs", 2]
-    result = run_with(hub, f"train_{script}.py", *flags, "--push-to-hub", repo)
+    flags += ["--push-to-hub", repo, *(["--hub-private"] if script == "trainer" else [])]
+    result = run_with(hub, f"train_{script}.py", *flags)
     assert "tie" not in result.stderr
+    assert (repo in hub.private) == (script == "trainer")
 
     pushed = hub.files["models", repo]
     files = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "results.json"}
-    assert files <= set(pushed) == {path.name for path in output.iterdir() if path.is_file()}
+    # arguments.json has the paths of this machine.
+    written = {path.name for path in output.iterdir() if path.is_file()} - {"arguments.json"}
+    assert files <= set(pushed) == written
+    for name in ("README.md", "results.json", "config.json", "tokenizer_config.json"):
+        assert str(tmp_path.parent.parent).encode() not in pushed[name], name
     assert pushed["model.safetensors"] == (output / "model.safetensors").read_bytes()
     messages = [message for name, message in hub.commits if name == repo]
     assert messages[-1] == "Training complete"
@@ -143,43 +153,106 @@ def test_no_summary_has_a_sentinel_even_if_the_model_likes_them(hub, reviews, tm
 
 
 @pytest.mark.parametrize(
-    ("script", "token", "broken", "words"),
+    ("script", "fault", "words"),
     [
-        ("train_trainer.py", "hf_refused", False, ["cannot push to user/new", "hf auth login"]),
-        ("train_accelerate.py", "", False, ["cannot push to user/new", "hf auth login"]),
-        ("train_accelerate.py", Hub.token, True, ["cannot push to", "hf upload user/new "]),
-        ("train_trainer.py", Hub.token, True, ["cannot push to", "hf upload user/new "]),
+        ("train_trainer.py", ("/repos/create", 401), ["hf auth login"]),
+        ("train_accelerate.py", ("/repos/create", 403), ["hf auth login"]),
+        ("train_trainer.py", ("/repos/create", 429), ["the Hub is busy, try again later"]),
+        ("train_accelerate.py", ("", "silence"), ["cannot reach http://127.0.0.1:", "timed out"]),
+        # The Hub breaks down when the repository exists.
+        ("train_accelerate.py", ("/preupload/", 403), ["hf upload user/new {output} . --exclude"]),
+        ("train_trainer.py", ("/commit/", "garbage"), ["hf upload user/new {output} . --exclude"]),
     ],
 )
-def test_a_push_that_fails_loses_nothing(hub, amazon, script, token, broken, words, tmp_path):
+def test_a_push_that_fails_loses_nothing(
+    script, fault, words, hub, hub_fault, amazon, prepared, tmp_path
+):
     output = tmp_path / "model"
     flags = ["--preset", "amazon", "--data", amazon, "--output-dir", output, "--epochs", 2]
-    flags += ["--max-train-samples", 48, "--push-to-hub", "user/new"]
-    hub.broken = broken
-    result = run_with(hub, script, *flags, token=token, check=False)
-    hub.broken = False
+    flags += ["--max-train-samples", 8, "--model", prepared[0] / "tiny-mt5"]
+    hub_fault(*fault)
+    result = run_with(hub, script, *flags, "--push-to-hub", "user/new", check=False)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if ": error: " in line]
+    assert lines[-1].startswith(f"{script}: error: cannot push to user/new: ")
+    assert all(word.format(output=output) in lines[-1] for word in words), lines
+    # A refused token shows before the training. A push that fails has a model to upload later.
+    trained = "hf upload" in lines[-1]
+    assert (output / "model.safetensors").exists() == trained
+    if trained:
+        assert read_json(output / "arguments.json")["finished"]
+        # The uploads beside the training failed too, and have told so.
+        assert len(lines) > 1 or script == "train_trainer.py"
+
+
+@pytest.fixture
+def hub_fault(hub):
+    """A function that sets what the stand-in answers wrongly, which the end of a test resets."""
+
+    def set_fault(pattern, answer):
+        hub.fault = (pattern, answer)
+
+    yield set_fault
+    hub.fault = None
+
+
+FAULTS = [  # what the Hub answers, and what of it the one line says
+    ("garbage", "Expecting value"),
+    ("cut", "peer closed connection"),
+    ("loop", "redirects"),
+    ("silence", "cannot reach http://127.0.0.1:"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (429, "the Hub is busy, try again later"),
+    (500, "the Hub is busy, try again later"),
+    (503, "the Hub is busy, try again later"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), FAULTS)
+def test_a_hub_at_fault_is_one_true_line_within_a_minute(answer, words, hub, hub_fault, tmp_path):
+    hub_fault("new_user/", answer)
+    started = time.monotonic()
+    flags = ["--dataset", "new_user/reviews", "--data", tmp_path / "data"]
+    result = run_with(hub, "prepare_data.py", *flags, check=False)
+    assert time.monotonic() - started < 60
     assert result.returncode == 2 and "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
-    assert line.startswith(f"{script}: error: ") and all(word in line for word in words)
-    # A refused token shows before the training. A push that fails has a model to upload later.
-    assert (output / "model.safetensors").exists() == broken
-    if broken:
-        assert read_json(output / "arguments.json")["finished"]
-    failed = "An upload to user/new failed" in result.stderr  # one that ran beside the training
-    assert failed == (broken and script == "train_accelerate.py")
+    assert line.startswith("prepare_data.py: error: cannot load --dataset new_user/reviews: ")
+    assert words in line and not list(tmp_path.iterdir())
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(hub, hub_fault):
+    hub_fault("", "silence")
+    result = run_with(hub, "predict.py", "--model", "new_user/titles", "A book.", check=False)
+    line = result.stderr.splitlines()[-1]
+    assert "cannot load --model new_user/titles: cannot reach http://127.0.0.1:" in line
+
+
+def test_what_is_in_the_local_cache_needs_no_network(hub, amazon, tmp_path):
+    command, again = (
+        ["prepare_data.py", "--preset", "amazon", "--data", tmp_path / name]
+        for name in ("data", "again")
+    )
+    hub.requests.clear()
+    run_with(hub, *command)
+    # Once for the list of files, and load_dataset() asks by itself for each of the two languages.
+    assert hub.requests.count(("GET", f"/api/datasets/{CORPUS}")) == 1 + 2
+    run_with(hub, *again, network=False)
+    first, second = (load_from_disk(tmp_path / name) for name in ("data", "again"))
+    assert [rows[:] for rows in first.values()] == [rows[:] for rows in second.values()]
 
 
 @pytest.mark.parametrize(
     ("command", "remedy"),
     [
-        (["prepare_data.py", "--preset", "amazon"], "--dataset"),
-        (["predict.py", "--model", "google/mt5-small", "A book."], "--model"),
+        (["prepare_data.py", "--dataset", "new_user/reviews"], "--dataset"),
+        (["predict.py", "--model", "new_user/titles", "A book."], "--model"),
     ],
 )
-def test_without_a_network_one_line_says_what_to_do(command, remedy, tmp_path):
-    endpoint = "http://127.0.0.1:9"  # where nothing listens
-    environment = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    result = run(*command, check=False, **environment)
-    assert result.returncode == 2
+def test_without_a_network_one_line_says_what_to_do(command, remedy, hub):
+    result = run_with(hub, *command, network=False, check=False)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
     line = result.stderr.splitlines()[-1]
-    assert f"cannot reach {endpoint}" in line and remedy in line
+    assert f"cannot load {remedy} new_user/" in line and f": cannot reach {NOWHERE}: " in line
