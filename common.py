@@ -9,8 +9,10 @@ import argparse
 import copy
 import csv
 import gzip
+import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -388,11 +390,15 @@ def check_processes(args, rows):
     # `accelerate launch` sets these two, and gives even a single process one core.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, os.cpu_count() // started))
-    state.print(f"Training {args.model} on {rows:,} rows, {started} × {state.device.type}")
+    step_rows = args.batch_size * started * getattr(args, "gradient_accumulation_steps", 1)
+    processes = "1 process" if started == 1 else f"{started} processes"
+    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
+    steps = f"{args.epochs} epochs of {math.ceil(rows / step_rows):,} steps"
+    state.print(f"{steps}, written to {args.output_dir}")
 
 
-def start_run(args, books, n_gpu=1):
-    """Prepare --output-dir for a training on ``books``; return a checkpoint or None.
+def start_run(args, rows, n_gpu=1):
+    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     flags and data, and a finished run only prints its scores. Without --resume a finished run is
@@ -402,11 +408,10 @@ def start_run(args, books, n_gpu=1):
     if n_gpu > 1:  # by DataParallel, with larger steps than --batch-size says
         command = f"torchrun --nproc_per_node {n_gpu} {Path(sys.argv[0]).name}"
         fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-    check_processes(args, len(books["train"]))
+    check_processes(args, rows)
     check_folder(args.output_dir, args.model, args.data)
     state = process_state()
-    rows = pd.concat([split.to_pandas() for split in books.values()])
-    args.data_checksum = int(pd.util.hash_pandas_object(rows).sum())  # of all texts in their order
+    args.data_checksum = checksum(args.data)
     mark = Path(args.output_dir, MARK)
     earlier = read_json(mark) if mark.exists() else {}
     results = Path(args.output_dir, "results.json")
@@ -437,6 +442,15 @@ def start_run(args, books, n_gpu=1):
         with new_files(args.output_dir) as folder:
             write_json(folder / MARK, {**run_arguments(args), "finished": False})
     return None
+
+
+def checksum(folder):
+    """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*/*.arrow")):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def run_arguments(args):
@@ -593,7 +607,7 @@ def find_dataset(dataset):
 
 
 def language_folder(dataset, folders, language):
-    """Return which of the data set's folders is that of a language, such as es or es_MX, or None."""
+    """Return which of the data set's folders has a language, such as es or es_MX, or None."""
     found = [name for name in folders if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
     if len(found) > 1:
         fail(f"{dataset} has the folders {' and '.join(sorted(found))}; move one of them")
@@ -709,10 +723,11 @@ def load_prepared(args, splits):
         if split not in books:
             fail(f"--data {args.data} has no split {split}, only {', '.join(books)}")
     for split, rows in books.items():
-        texts = rows.to_pandas().reindex(columns=["review_body", "review_title", "language"])
-        if not texts.map(lambda value: isinstance(value, str)).all(axis=None):
-            columns = ", ".join(texts.columns)
-            fail(f"--data {args.data}: a row of {split} has no text in one of {columns}")
+        for name in ("review_body", "review_title", "language"):
+            if rows.features.get(name) != datasets.Value("string"):
+                fail(f"--data {args.data}: {split} has no column {name!r} of texts")
+            if missing := rows.data.column(name).null_count:
+                fail(f"--data {args.data}: {missing} rows of {split} have no {name!r}")
     if samples := getattr(args, "max_train_samples", None):
         books["train"] = books["train"].select(range(min(samples, len(books["train"]))))
     return books

@@ -260,7 +260,7 @@ def main():
 
     # 7. Start, or go on from a checkpoint
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
-    checkpoint = common.start_run(args, books)  # None without --resume
+    checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
     if checkpoint:
         with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
             accelerator.load_state(checkpoint)

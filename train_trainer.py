@@ -225,7 +225,7 @@ def main():
         compute_metrics=compute_metrics,
     )
     # Claim --output-dir. The checkpoint is the newest one if --resume is given, else None.
-    checkpoint = common.start_run(args, books, training_args.n_gpu)
+    checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)
     # Evaluations fill the original with defaults that must not be saved. Step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
