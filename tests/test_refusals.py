@@ -171,11 +171,8 @@ REFUSED = [  # script, flags, words of the one line
         (script, f"{NEW_DATA}/{name}", [f"{name}: {words}"])
         for script in ("train_trainer", "train_accelerate")
         for name, words in [
-            ("other_columns", "a row of train has no text in one of review_body, review_title, l"),
-            (
-                "null_title",
-                "a row of validation has no text in one of review_body, review_title, l",
-            ),
+            ("other_columns", "train has no column 'review_title' of texts"),
+            ("null_title", "1 rows of validation have no 'review_title'"),
             ("empty_split", "list index out of range; make it again with prepare_data.py"),
         ]
     ],
