@@ -1,29 +1,41 @@
-"""Answers to the exercises of the notebooks in course/, and others that the checks must judge.
+"""Answers to the exercises of the notebooks in course/.
 
-{notebook: {exercise: (right answer, [(other answer, what the check says about it), ...])}}. The
-check says "Right" about another right answer. test_course.py runs them all.
+{notebook: {exercise: (right answers, [(wrong answer, what the check says about it), ...])}}. The
+first right answer is the one to show to students. test_course.py runs them all.
 """
 
 SOLUTIONS = {
     "stage_1_corpus": {
         "exercise-1": (
-            """
-book_share = {
-    language: len(books[language]["train"]) / len(reviews[language]["train"])
-    for language in args.languages
-}
-""",
             [
-                ('book_share = {"en": 0.85, "es": 0.86}', "Right"),
+                """
+book_share = {}
+for language in reviews:
+    book_share[language] = len(books[language]["train"]) / len(reviews[language]["train"])
+""",
+                'book_share = {"en": 0.85, "es": 0.86}',
+            ],
+            [
                 ('book_share = {"en": 4700 / 4016, "es": 4700 / 4027}', "not between 0 and 1"),
                 ('book_share = {"en": 0.5, "es": 0.5}', "not quite for en"),
+                ('book_share = {"en": 4016 / 4700, "es": None}', "['es'] is still None"),
+                ('book_share = {"en": 4016 / 4700, "es": 4016 / 8043}', "not quite for es"),
             ],
         ),
         "exercise-2": (
-            """
+            [
+                """
 def keep(example):
     return len(example["review_title"].split()) >= 3
 """,
+                """
+import re
+
+
+def keep(example):
+    return len(re.findall(r"\\S+", example["review_title"])) > 2
+""",
+            ],
             [
                 (
                     'def keep(example):\n    return len(example["review_title"].split(" ")) >= 3',
@@ -33,38 +45,48 @@ def keep(example):
                     'def keep(example):\n    return len(example["review_title"].split()) > 3',
                     "Just as described",
                 ),
+                ('def keep(example):\n    return len(example["review_title"]) > 2', "Too slow"),
+                ("def keep(example):\n    return True", "Too slow"),
             ],
         ),
         "exercise-3": (
-            """
-max_input_length = next(limit for limit in range(8, 513, 8) if (lengths > limit).mean() <= 0.01)
-""",
             [
-                (
-                    "max_input_length = int(np.quantile(lengths, 0.99)) // 8 * 8 + 1",
-                    "no multiple of 8",
-                ),
-                ("max_input_length = 8", "allow more pieces"),
+                """
+max_input_length = 8
+while (lengths > max_input_length).mean() > 0.01:
+    max_input_length += 8
+""",
+                "max_input_length = int(np.ceil(lengths.quantile(0.99) / 8)) * 8",
+            ],
+            [
+                ("max_input_length = int(lengths.quantile(0.99)) // 8 * 8 + 1", "no multiple of 8"),
+                ("max_input_length = 8", "allow more"),
                 ("max_input_length = 512", "find the smallest"),
+                ("max_input_length = int(lengths.mean()) // 8 * 8", "allow more"),
             ],
         ),
     },
     "stage_2_metrics": {
         "exercise-1": (
-            """
-def ngrams(text, n):
-    parts = words(text)
-    return Counter(tuple(parts[i : i + n]) for i in range(len(parts) - n + 1))
-
-
+            [
+                """
 def rouge_n(summary, reference, n):
     ours, theirs = ngrams(summary, n), ngrams(reference, n)
     shared = (ours & theirs).total()
-    if not shared:
+    if shared == 0:
         return 0, 0, 0
     recall, precision = shared / theirs.total(), shared / ours.total()
     return recall, precision, 2 * recall * precision / (recall + precision)
 """,
+                """
+def rouge_n(summary, reference, n):
+    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+    shared = sum(min(count, theirs[gram]) for gram, count in ours.items())
+    recall = shared / max(1, theirs.total())
+    precision = shared / max(1, ours.total())
+    return [recall, precision, 2 * shared / max(1, ours.total() + theirs.total())]
+""",
+            ],
             [
                 (
                     """
@@ -86,10 +108,33 @@ def rouge_n(summary, reference, n):
 """,
                     "count too often",
                 ),
+                (
+                    """
+def rouge_n(summary, reference, n):
+    ours, theirs = set(ngrams(summary, n)), set(ngrams(reference, n))
+    shared = len(ours & theirs)
+    recall, precision = shared / max(1, len(theirs)), shared / max(1, len(ours))
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "count too often",
+                ),
+                (
+                    """
+def rouge_n(summary, reference, n):
+    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+    shared = (ours & theirs).total()
+    recall, precision = shared / max(1, ours.total()), shared / max(1, theirs.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "it should be",
+                ),
             ],
         ),
         "exercise-2": (
-            "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 8 / 12",
+            [
+                "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 8 / 12",
+                "my_rougeL_recall, my_rougeLsum_recall = 1 / 3, 2 / 3",
+            ],
             [
                 (
                     "my_rougeL_recall = 8 / 12\nmy_rougeLsum_recall = 8 / 12",
@@ -99,30 +144,52 @@ def rouge_n(summary, reference, n):
                     "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 4 / 12",
                     "rougeLsum: for each line",
                 ),
+                (
+                    "my_rougeL_recall = 4 / 8\nmy_rougeLsum_recall = 8 / 8",  # this is precision
+                    "rougeL: all lines in one sequence",
+                ),
+                ("my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 1", "rougeLsum: for each line"),
             ],
         ),
         "exercise-3": (
-            "import math\n\nrows_needed = math.ceil((1.96 * s / 0.23) ** 2)",
+            [
+                "import math\n\nrows_needed = math.ceil((1.96 * s / 0.23) ** 2)",
+                "rows_needed = int(1.96**2 * s**2 / 0.23**2) + 1",
+            ],
             [
                 ("rows_needed = (1.96 * s / 0.23) ** 2", "no whole number"),
                 ("rows_needed = 238", "too few"),
                 ("rows_needed = 10**6", "more than needed"),
+                ("rows_needed = int((1.96 * s / 0.23) ** 2)", "too few"),
+                ("rows_needed = round(1.96 * s / 0.23)", "too few"),
             ],
         ),
     },
     "stage_3_trainer": {
         "exercise-1": (
-            "loss_of_a_guess = math.log(len(tokenizer))",
+            [
+                "loss_of_a_guess = math.log(len(tokenizer))",
+                "loss_of_a_guess = -np.log(1 / len(tokenizer))",
+            ],
             [
                 ("loss_of_a_guess = math.log(1 / len(tokenizer))", "the loss is minus that"),
                 ("loss_of_a_guess = math.log2(len(tokenizer))", "natural logarithm"),
+                ("loss_of_a_guess = math.log10(len(tokenizer))", "natural logarithm"),
+                ("loss_of_a_guess = 1 / len(tokenizer)", "natural logarithm"),
             ],
         ),
         "exercise-2": (
-            """
+            [
+                """
 def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return math.ceil(rows / (batch_size * gradient_accumulation_steps * processes))
 """,
+                """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    full, left = divmod(rows, batch_size * gradient_accumulation_steps * processes)
+    return full + 1 if left else full
+""",
+            ],
             [
                 (
                     """
@@ -138,58 +205,98 @@ def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
 """,
                     "how many rows has a step",
                 ),
+                (
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return math.ceil(rows / (batch_size * processes))
+""",
+                    "how many rows has a step",
+                ),
+                (
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return rows // (batch_size * gradient_accumulation_steps * processes) + 2
+""",
+                    "how often do they fit",
+                ),
             ],
         ),
         "exercise-3": (
-            """
+            [
+                """
 def learning_rate(step, max_steps, first):
     return first * (max_steps - step + 1) / max_steps
 """,
+                """
+def learning_rate(step, max_steps, first):
+    done = step - 1
+    return first - first * done / max_steps
+""",
+            ],
             [
                 (
                     "def learning_rate(step, max_steps, first):\n"
                     "    return first * (max_steps - step) / max_steps",
                     "how many steps came before it",
-                )
+                ),
+                (
+                    "def learning_rate(step, max_steps, first):\n    return first",
+                    "how many steps came before it",
+                ),
+                (
+                    "def learning_rate(step, max_steps, first):\n"
+                    "    return first * (max_steps - step) / (max_steps - 1)",
+                    "how many steps came before it",
+                ),
             ],
         ),
     },
     "stage_4_accelerate": {
         "exercise-1": (
-            """
+            [
+                """
 def step_loss(batches):
     return sum(map(sum, batches)) / sum(map(len, batches))
 """,
+                """
+def step_loss(batches):
+    return np.mean([loss for batch in batches for loss in batch])
+""",
+            ],
             [
                 (
                     "def step_loss(batches):\n"
                     "    return np.mean([np.mean(batch) for batch in batches])",
-                    "each place should weigh the same",
+                    "each token should count the same",
                 ),
                 ("def step_loss(batches):\n    return sum(map(sum, batches))", "you say"),
+                (
+                    "def step_loss(batches):\n    return sum(map(sum, batches)) / len(batches)",
+                    "you say",
+                ),
+                ("def step_loss(batches):\n    return np.mean(batches[0])", "you say"),
             ],
         ),
         "exercise-2": (
-            """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = step_gradients(model, step_batches)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return loss
-""",
             [
-                (
-                    """
+                """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, norm = step_gradients(model, step_batches)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return loss
+""",
+                """
 def training_step(model, optimizer, lr_scheduler, step_batches):
     optimizer.zero_grad()
-    loss, grad_norm = step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)
     optimizer.step()
     lr_scheduler.step()
     return loss
 """,
-                    "Right",
-                ),
+            ],
+            [
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
@@ -200,7 +307,7 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)
     optimizer.step()
     optimizer.zero_grad()
     return loss
@@ -210,7 +317,7 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)
     lr_scheduler.step()
     optimizer.step()
     optimizer.zero_grad()
@@ -221,7 +328,7 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)
     for _ in range(2):
         optimizer.step()
         lr_scheduler.step()
@@ -233,7 +340,7 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)
     optimizer.zero_grad()
     optimizer.step()
     lr_scheduler.step()
@@ -244,7 +351,7 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, grad_norm = step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)
     optimizer.step()
     lr_scheduler.step()
     return loss
@@ -254,32 +361,68 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
             ],
         ),
         "exercise-3": (
-            """
+            [
+                """
 def rows_gathered(rows, batch_size, processes):
-    round_ = batch_size * processes
-    return -(-rows // round_) * round_
+    one_round = batch_size * processes
+    return -(-rows // one_round) * one_round
 """,
-            [("def rows_gathered(rows, batch_size, processes):\n    return rows", "is filled up")],
+                """
+def rows_gathered(rows, batch_size, processes):
+    gathered = 0
+    while gathered < rows:
+        gathered += batch_size * processes
+    return gathered
+""",
+            ],
+            [
+                (
+                    "def rows_gathered(rows, batch_size, processes):\n    return rows",
+                    "is filled up",
+                ),
+                (
+                    "def rows_gathered(rows, batch_size, processes):\n"
+                    "    return -(-rows // batch_size) * batch_size * processes",
+                    "is filled up",
+                ),
+                (
+                    "def rows_gathered(rows, batch_size, processes):\n"
+                    "    return -(-rows // processes) * processes",
+                    "is filled up",
+                ),
+            ],
         ),
     },
     "stage_5_prediction": {
         "exercise-1": (
-            """
+            [
+                """
 @torch.inference_mode()
 def greedy(review):
     inputs = tokenizer(review, return_tensors="pt")
     written = start
     for _ in range(30):
-        piece = model(**inputs, decoder_input_ids=written).logits[0, -1].argmax()
-        if piece == tokenizer.eos_token_id:
+        token = model(**inputs, decoder_input_ids=written).logits[0, -1].argmax()
+        if token == tokenizer.eos_token_id:
             break
-        written = torch.cat([written, piece.view(1, 1)], dim=1)
+        written = torch.cat([written, token.view(1, 1)], dim=1)
     return tokenizer.decode(written[0], skip_special_tokens=True)
 """,
+                """
+@torch.inference_mode()
+def greedy(review):
+    inputs = tokenizer(review, return_tensors="pt")
+    tokens = [model.config.decoder_start_token_id]
+    while tokens[-1] != tokenizer.eos_token_id and len(tokens) <= 30:
+        scores = model(**inputs, decoder_input_ids=torch.tensor([tokens])).logits[0, -1]
+        tokens.append(int(scores.argmax()))
+    return tokenizer.decode(tokens, skip_special_tokens=True)
+""",
+            ],
             [
                 (
                     'def greedy(review):\n    return review[:30] + "..."',
-                    "append one piece at a time with torch.cat, 30 at most",
+                    "append one token at a time with torch.cat, 30 at most",
                 ),
                 (
                     """
@@ -296,32 +439,60 @@ def greedy(review):
     inputs = tokenizer(review, return_tensors="pt")
     written = start
     for _ in range(12):
-        piece = model(**inputs, decoder_input_ids=written).logits[0, -1].argmax()
-        if piece == tokenizer.eos_token_id:
+        token = model(**inputs, decoder_input_ids=written).logits[0, -1].argmax()
+        if token == tokenizer.eos_token_id:
             break
-        written = torch.cat([written, piece.view(1, 1)], dim=1)
+        written = torch.cat([written, token.view(1, 1)], dim=1)
     return tokenizer.decode(written[0], skip_special_tokens=True)
 """,
-                    "append one piece at a time with torch.cat, 30 at most",
+                    "append one token at a time with torch.cat, 30 at most",
+                ),
+                (
+                    """
+@torch.inference_mode()
+def greedy(review):
+    inputs = tokenizer(review, return_tensors="pt")
+    written = start
+    for _ in range(30):
+        token = model(**inputs, decoder_input_ids=written).logits[0, -1].argmax()
+        written = torch.cat([written, token.view(1, 1)], dim=1)
+    return tokenizer.decode(written[0])
+""",
+                    "decode with skip_special_tokens=True",
                 ),
             ],
         ),
         "exercise-2": (
-            "worst = np.argsort(model_rows.rouge1 - lead_rows.rouge1)[:5].tolist()",
+            [
+                "worst = np.argsort(model_rows - lead_rows)[:5].tolist()",
+                "worst = pd.Series(model_rows - lead_rows).nsmallest(5).index",
+            ],
             [
                 (
-                    "worst = np.argsort(lead_rows.rouge1 - model_rows.rouge1)[:5].tolist()",
+                    "worst = np.argsort(lead_rows - model_rows)[:5].tolist()",
                     "not the five smallest",
                 ),
                 ("worst = [0, 0, 0, 0, 0]", "five different row numbers"),
+                ("worst = np.argsort(model_rows)[:5]", "not the five smallest"),
+                ("worst = np.argsort(model_rows - lead_rows)[:4]", "five different row numbers"),
             ],
         ),
         "exercise-3": (
-            """
+            [
+                """
 def new_words(summary, review):
-    known, summary = set(words(review)), words(summary)
-    return sum(word not in known for word in summary) / max(1, len(summary))
+    known, written = set(words(review)), words(summary)
+    if not written:
+        return 0
+    return sum(word not in known for word in written) / len(written)
 """,
+                """
+def new_words(summary, review):
+    known = words(review)
+    is_new = [word not in known for word in words(summary)]
+    return np.mean(is_new) if is_new else 0.0
+""",
+            ],
             [
                 (
                     "def new_words(summary, review):\n"
@@ -333,6 +504,18 @@ def new_words(summary, review):
                     "def new_words(summary, review):\n"
                     "    known, summary = set(words(review)), set(words(summary))\n"
                     "    return len(summary - known) / max(1, len(summary))",
+                    "you say",
+                ),
+                (
+                    "def new_words(summary, review):\n"
+                    "    new = [word for word in words(summary) if word not in review]\n"
+                    "    return len(new) / max(1, len(words(summary)))",
+                    "you say",  # "waste" is in "wasted"
+                ),
+                (
+                    "def new_words(summary, review):\n"
+                    "    new = [word for word in words(summary) if word not in words(review)]\n"
+                    "    return len(new)",
                     "you say",
                 ),
             ],
