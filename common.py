@@ -481,15 +481,21 @@ def data_suffix(path):
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
+@cache
 def find_files(path):
     """Return {split: its data files} of a file or folder; print which files are ignored.
 
     A split is a whole word of the file's name or of its folder's, as in Train.csv, test/1.csv and
-    devSet.csv. If no name has one, all files are train. Hidden files are ignored.
+    devSet.csv. If no name has one, all files are train. Hidden files are ignored. Of a folder that
+    ``save_to_disk`` wrote, return {split: its ``Dataset``}.
     """
     if not path.is_dir():
         return {"train": [path]}
-    found, without, ignored = {split: [] for split in SPLIT_WORDS}, [], []
+    if (path / "dataset_dict.json").exists():
+        return datasets.load_from_disk(path)
+    if (path / "state.json").exists():  # it has no splits
+        return {"train": datasets.load_from_disk(path)}
+    found, ignored = {}, []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         name = file.relative_to(path)
         if data_suffix(file) not in SUFFIXES or any(part.startswith(".") for part in name.parts):
@@ -500,12 +506,12 @@ def find_files(path):
         splits = [split for split, names in SPLIT_WORDS.items() if words & names]
         if len(splits) > 1:
             fail(f"{file} names the splits {' and '.join(splits)}; rename it")
-        (found[splits[0]] if splits else without).append(file)
+        found.setdefault("".join(splits), []).append(file)
+    if not found:
+        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
     if ignored:
         print(f"Ignored in {path}: {', '.join(ignored[:10])}{', ...' if ignored[10:] else ''}")
-    found = {split: files for split, files in found.items() if files}
-    if not found and not without:
-        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
+    without = found.pop("", [])
     if found and without:
         named = next(iter(found.values()))[0].name  # such as taste-test-reviews.csv
         fail(f"{named} names a split, but {without[0]} does not; rename or move one of them")
@@ -535,12 +541,13 @@ def to_texts(row, columns):
 def read_texts(split, sources, columns):
     """Yield ``to_texts`` of each row of the ``sources``, files or what ``datasets`` has loaded."""
     for source in sources:
-        is_file = isinstance(source, Path)
-        name = source if is_file else "the data set"
+        name, rows = "the data set", source
+        if isinstance(source, Path):
+            name, rows = source, read_rows(source, columns.values())
         number, found = 0, {}
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
         with explain_errors(f"cannot read {name}", remedy):
-            for row in read_rows(source, columns.values()) if is_file else source:
+            for row in rows:
                 number += 1
                 found |= row
                 yield to_texts(row, columns)
@@ -557,18 +564,8 @@ def cache_folder():
     return tempfile.TemporaryDirectory()
 
 
-def load_texts(source, columns):
-    """Return the ``DatasetDict`` of the ``to_texts`` of a source; print what is read.
-
-    The source is a file, a folder of files, what ``save_to_disk`` wrote, or a ``DatasetDict``.
-    """
-    splits = source
-    if isinstance(source, Path) and (source / "dataset_dict.json").exists():
-        splits = datasets.load_from_disk(source)
-    elif isinstance(source, Path) and (source / "state.json").exists():
-        splits = {"train": datasets.load_from_disk(source)}
-    elif isinstance(source, Path):
-        splits = find_files(source)
+def load_texts(splits, columns):
+    """Return a ``DatasetDict`` of texts; ``splits`` is {split: its files or its ``Dataset``}."""
     texts = datasets.DatasetDict()
     for split, rows in splits.items():
         sources = rows if isinstance(rows, list) else [rows]
@@ -705,9 +702,7 @@ def load_prepared(args, splits):
     with process_state().main_process_first():
         own = args.data == f"data/prepared/{args.preset}"
         if own and not Path(args.data).exists():  # what is torn may be of other reviews
-            print(
-                f"{args.data} is missing, so first: python prepare_data.py --preset {args.preset}"
-            )
+            print(f"{args.data} is missing, so prepare_data.py makes it first")
             script = Path(__file__).with_name("prepare_data.py")
             command = [sys.executable, script, "--preset", args.preset]
             if code := subprocess.run(command).returncode:

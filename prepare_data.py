@@ -63,7 +63,7 @@ def parse_args():
 
 
 def load_reviews(args, language):
-    """Return the ``DatasetDict`` of the reviews in one language.
+    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
     Its columns have the chapter's names and hold texts, or None where there is no text.
     """
@@ -71,23 +71,24 @@ def load_reviews(args, language):
     columns |= {"language": "language", "product_category": "product_category"}
     dataset, folders = common.find_dataset(args.dataset)
     folder = common.language_folder(args.dataset, folders, language)
-    with common.explain_errors(
-        f"cannot load --dataset {args.dataset}", "name a data set or a file"
-    ):
+    with common.explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
         if Path(dataset).exists():
             # Differs from the chapter: load_dataset() would guess types, and change what it reads.
-            reviews = common.load_texts(Path(dataset, folder or ""), columns)
+            reviews = common.find_files(Path(dataset, folder or ""))
         else:
             # The chapter's load_dataset("amazon_reviews_multi", "es")
             reviews = load_dataset(args.dataset, data_dir=folder)
-            reviews = common.load_texts(reviews, columns)
+        reviews = common.load_texts(reviews, columns)
     # A folder, or the only language asked for, says the language of rows that do not say theirs.
     if folder or len(args.languages) == 1:
         reviews = reviews.map(lambda example: {"language": example["language"] or language})
     found = first_split(reviews).unique("language")
+    others = ", ".join(str(code) for code in found[:20] if code != language)
     if found == [None]:
         common.fail(f"{args.dataset} has no column 'language'; name one with --languages")
-    others = ", ".join(str(code) for code in found[:20] if code != language)
+    if language not in found:
+        print(f"No review of {args.dataset} is in {language}, only in {others}")
+        return None
     rule = f"in {others}, not in {language} (--languages)"
     return keep_rows(reviews, lambda example: example["language"] == language, rule)
 
@@ -104,11 +105,12 @@ def keep_rows(dataset, keep, rule):
     """
     kept = dataset.filter(keep)
     for split, rows in dataset.items():
-        if dropped := len(rows) - len(kept[split]):
+        dropped = len(rows) - len(kept[split])
+        if dropped:
             print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {rule}")
-        if not len(kept[split]):
-            if kept[split] is first_split(kept):
-                common.fail(f"no review is left in {split}: {dropped:,} {rule}")
+        if dropped == len(rows) and kept[split] is first_split(kept):
+            common.fail(f"no review is left in {split}: {dropped:,} {rule}")
+        elif dropped == len(rows):
             print(f"{split} is left out")
             del kept[split]
     return kept
@@ -194,9 +196,13 @@ def main():
     # 1. Load the reviews of each language and look at them
     corpus = {}
     for language in args.languages:
-        corpus[language] = load_reviews(args, language)
-        print(f"\n=== {language} ===\n{corpus[language]}")
-        show_samples(corpus[language], seed=args.seed)
+        if reviews := load_reviews(args, language):
+            corpus[language] = reviews
+            print(f"\n=== {language} ===\n{reviews}")
+            show_samples(reviews, seed=args.seed)
+    if not corpus:
+        languages = " or ".join(args.languages)
+        common.fail(f"no review of {args.dataset} is in {languages}; see --languages")
 
     # 2. Keep the books
     if args.categories:

@@ -92,6 +92,11 @@ HAND_CHECKED = [  # language, prediction, reference, stemmer, rouge1, rouge2
     ("zh", "好书", "书好", False, 1, 0),
     ("th", "ดีมาก", "ดี", False, 2 / 5, 0),  # ดี, ม, า, ก: one of four and one of one
     ("hi", "हिन्दी", "हिन्दी किताब", False, 2 / 3, 0),  # the marks belong to their letters
+    ("hi", "की", "का", False, 0, 0),  # words of one letter with two marks, "of"
+    # Shared are बहुत, अच्छी and किताब, three words of four and of four, and one pair of three.
+    ("hi", "बहुत अच्छी किताब है", "किताब बहुत अच्छी लगी", False, 3 / 4, 1 / 3),
+    ("fa", "می\u200cخوانم", "می", False, 0, 0),  # a join without width does not end a word
+    ("km", "ល្អ", "អ", False, 2 / 3, 0),  # ល្ and អ: one of two, and one of one
 ]
 
 
@@ -179,7 +184,8 @@ def test_rouge_scores_very_long_texts():
 
 @pytest.mark.parametrize(("language", "text", "count"), [
     ("en", "Don't buy it!", 3), ("en", " two  words ", 2), ("es", "¡Qué año!", 2),
-    ("ja", "面白い 本", 4), ("zh", "好书", 2),
+    ("ja", "面白い 本！", 4), ("zh", "好书", 2), ("th", "สนุกมาก", 6), ("lo", "ດີ", 1),
+    ("my", "ကို", 1), ("hi", "बहुत अच्छी", 2), ("ko", "정말 좋은 책", 3), ("ja", "👩\u200d🚀", 0),
 ])  # fmt: skip
 def test_count_words(language, text, count):
     assert common.count_words(text, language) == count

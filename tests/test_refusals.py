@@ -116,7 +116,7 @@ REFUSED = [  # script, flags, words of the one line
         f"--dataset {{here}}/short.csv {PREPARE}",
         ["no review", "fewer than 3 words"],
     ),
-    ("prepare_data", f"--dataset {{here}}/codes.csv {PREPARE}", ["no review", "(--languages)"]),
+    ("prepare_data", f"--dataset {{here}}/codes.csv {PREPARE}", ["no review", "see --languages"]),
     *[
         (
             "prepare_data",
