@@ -287,6 +287,7 @@ MOVED_LAST = (
     "dataset_dict.json",  # no data set loads without it
     "results.json",  # no run counts as finished without it
 )
+NOT_UPLOADED = ["checkpoint-*", MARK]  # the mark may name folders of this machine
 TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 
@@ -757,10 +758,8 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     uses = [weight is head for _, weight in model.named_parameters(remove_duplicate=False)]
     model.config.tie_word_embeddings = sum(uses) > 1
 
-    # The length counts new tokens. The default max_length is 20 and counts the start token too.
     generation_config = model.generation_config
-    generation_config.max_length = None
-    generation_config.max_new_tokens = args.max_target_length
+    generation_config.max_length = None  # max_new_tokens, which the scripts set, takes its place
     if args.num_beams:
         generation_config.num_beams = args.num_beams
     # <extra_id_0> and the like belong to pre-training. So do the rows of the head without a token.
@@ -1066,16 +1065,8 @@ def save_results(folder, args, scores, log_history, finished=False):
     arguments = run_arguments(args)
     write_json(folder / MARK, {**arguments, "finished": finished})
     arguments = {name: for_others(value) for name, value in arguments.items()}
-    packages = [
-        "torch",
-        "transformers",
-        "accelerate",
-        "datasets",
-        "evaluate",
-        "rouge_score",
-        "nltk",
-    ]
-    versions = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    names = ["torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk"]
+    versions = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
     results = {"arguments": arguments, "versions": versions, "scores": scores}
     write_json(folder / "results.json", results)
     log = pd.DataFrame(log_history)
@@ -1152,35 +1143,16 @@ def create_repository(args):
         )
 
 
-def push_to_hub(args, commit_message, blocking=True):
-    """Upload --output-dir to --push-to-hub, if that is given; return the upload, a future.
+def wait_for_upload(args, upload, is_last=False):
+    """Wait until an ``upload``, a future or None, has ended.
 
-    With ``blocking``, wait for its end; a failure then ends the run. Differs from the chapter:
-    huggingface_hub has no Repository any more, and trainer.push_to_hub() would replace our card.
-    """
-    if not args.push_to_hub:
-        return None
-    upload = huggingface_hub.upload_folder(
-        repo_id=args.push_to_hub,
-        folder_path=args.output_dir,
-        ignore_patterns=["checkpoint-*", MARK],  # the mark may name folders of this machine
-        commit_message=commit_message,
-        run_as_future=True,
-    )
-    if blocking and not wait_for_upload(args, upload):
-        sys.exit(2)
-    return upload
-
-
-def wait_for_upload(args, upload):
-    """Wait until an ``upload``, a future or None, has ended; return whether it has not failed.
-
-    If it has failed, print the command that uploads the model later.
+    If it has failed, print the command that uploads the model later. The last one ends the run.
     """
     if upload is None or upload.exception() is None:  # exception() waits for the end
-        return True
-    command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} ."
-    command += f" --exclude 'checkpoint-*' --exclude {MARK}"
+        return
+    excluded = " ".join(f"--exclude '{pattern}'" for pattern in NOT_UPLOADED)
+    command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} . {excluded}"
     reason = first_line(upload.exception())
     print_error(f"cannot push to {args.push_to_hub}: {reason}; upload it later with: {command}")
-    return False
+    if is_last:
+        sys.exit(2)

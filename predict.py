@@ -112,7 +112,7 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # Refuse missing weights, and let generate() write up to --max-target-length tokens.
+    model.generation_config.max_new_tokens = args.max_target_length  # the default is 20
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

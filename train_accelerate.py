@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from huggingface_hub import upload_folder
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -72,8 +73,9 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: generate() writes up to max_target_length tokens, not 20. Missing
-    # weights end the run, and mT5 is saved with its head, which is not tied to its embeddings.
+    # Differs from the chapter: generate() may write as many tokens as a title has, not only 20.
+    model.generation_config.max_new_tokens = args.max_target_length
+    # Missing weights end the run. mT5 keeps the head that it has apart from its embeddings.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -137,7 +139,7 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
     return train_dataloader, eval_dataloader
 
 
-def weigh_by_label_tokens(accelerator, loss, labels):
+def weight_by_label_tokens(accelerator, loss, labels):
     """Return the mean ``loss`` of a batch × its label tokens / the average of these per process.
 
     Differs from the chapter, but only on several processes. Accelerate averages their gradients, so
@@ -207,6 +209,20 @@ def save_model(args, model, tokenizer, progress):
         common.save_results(folder, args, progress["best_scores"], progress["log_history"])
 
 
+def push_to_hub(args, commit_message):
+    """Start to upload --output-dir in the background; return the upload, a future.
+
+    Differs from the chapter: huggingface_hub has no Repository any more.
+    """
+    return upload_folder(
+        repo_id=args.push_to_hub,
+        folder_path=args.output_dir,
+        ignore_patterns=common.NOT_UPLOADED,
+        commit_message=commit_message,
+        run_as_future=True,
+    )
+
+
 def save_log_and_push(args, progress, rows, upload):
     """Save the log of all epochs beside the model, print the scores and push both."""
     common.wait_for_upload(args, upload)
@@ -214,7 +230,8 @@ def save_log_and_push(args, progress, rows, upload):
     with common.new_files(args.output_dir) as folder:
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
     common.print_scores(args, scores, rows)
-    common.push_to_hub(args, "Training complete")
+    if args.push_to_hub:
+        common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
 
 
 def main():
@@ -229,14 +246,16 @@ def main():
 
     # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    lengths = (args.max_input_length, args.max_target_length)
-    tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
+    tokenized_datasets = tokenize(
+        books, tokenizer, prefix, args.max_input_length, args.max_target_length
+    )
 
     # 4. The dataloaders
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows; seeded before each epoch
-    dataloaders = get_dataloaders(tokenized_datasets, collator, args.batch_size, generator)
-    train_dataloader, eval_dataloader = dataloaders
+    train_dataloader, eval_dataloader = get_dataloaders(
+        tokenized_datasets, collator, args.batch_size, generator
+    )
 
     # 5. The optimizer and the schedule
     # Not in the chapter: "fused" updates the weights in one pass, which is faster.
@@ -257,6 +276,7 @@ def main():
 
     # 6. The metric. Differs from the chapter: words and stems are those of each row's language
     rouge = common.Rouge(args.rouge)
+    title = books["validation"][0]["review_title"]  # to be shown after each epoch
 
     # 7. Start, or go on from a checkpoint
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
@@ -278,7 +298,7 @@ def main():
         name = f"Epoch {epoch + 1} of {args.epochs}"
         for batch in tqdm(train_dataloader, name, leave=False, disable=not show_bar):
             outputs = model(**batch)
-            loss = weigh_by_label_tokens(accelerator, outputs.loss, batch["labels"])
+            loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
             # Differs from the chapter: large gradients are clipped, as the Trainer does.
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -296,6 +316,7 @@ def main():
         accelerator.print(
             f"Epoch {epoch + 1}:", f"loss {epoch_loss:.3f}", f"eval_loss {eval_loss:.3f}", result
         )
+        accelerator.print(f"A title: {title!r}. Its summary: {summaries[0]!r}")
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
         log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # as the Trainer names them
         progress["log_history"].append(log)
@@ -311,8 +332,8 @@ def main():
                 # The previous upload may still be reading the files that are replaced now.
                 common.wait_for_upload(args, upload)
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
-                message = f"Training in progress epoch {epoch + 1}"
-                upload = common.push_to_hub(args, message, blocking=False)
+                if args.push_to_hub:
+                    upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)
 
     # 9. The model of the best epoch is saved already

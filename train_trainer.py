@@ -19,6 +19,7 @@ import sys
 
 import numpy as np
 import torch
+from huggingface_hub import upload_folder
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -79,8 +80,9 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: generate() writes up to max_target_length tokens, not 20. Missing
-    # weights end the run, and mT5 is saved with its head, which is not tied to its embeddings.
+    # Differs from the chapter: generate() may write as many tokens as a title has, not only 20.
+    model.generation_config.max_new_tokens = args.max_target_length
+    # Missing weights end the run. mT5 keeps the head that it has apart from its embeddings.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -133,6 +135,20 @@ def decode(predictions, tokenizer, num_rows):
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
+def push_to_hub(args, commit_message):
+    """Start to upload --output-dir in the background; return the upload, a future.
+
+    Differs from the chapter: trainer.push_to_hub() would replace our model card by its own.
+    """
+    return upload_folder(
+        repo_id=args.push_to_hub,
+        folder_path=args.output_dir,
+        ignore_patterns=common.NOT_UPLOADED,
+        commit_message=commit_message,
+        run_as_future=True,
+    )
+
+
 def main():
     args = parse_args()
     state = common.process_state()  # Accelerate's PartialState, which knows the processes
@@ -145,8 +161,9 @@ def main():
 
     # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    lengths = (args.max_input_length, args.max_target_length)
-    tokenized_datasets = tokenize(books, tokenizer, prefix, *lengths)
+    tokenized_datasets = tokenize(
+        books, tokenizer, prefix, args.max_input_length, args.max_target_length
+    )
 
     # 4. The collator pads a batch. It also makes decoder_input_ids from the labels, because with a
     # loss function of our own the Trainer does not give the labels to the model.
@@ -242,7 +259,9 @@ def main():
             tokenizer.save_pretrained(folder)
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
-        common.push_to_hub(args, "Training complete")
+        print(f"\nA title: {titles[0]!r}. Its summary: {summaries[0]!r}")
+        if args.push_to_hub:
+            common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
     trainer.accelerator.end_training()  # closes what connects the processes
 
 

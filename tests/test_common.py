@@ -321,10 +321,10 @@ def test_compute_loss_weighs_each_label_token_of_the_step_the_same():
         assert loss.item() == pytest.approx(share * np.log(7))
 
 
-def test_weigh_by_label_tokens_gives_each_token_of_all_processes_the_same_weight():
+def test_weight_by_label_tokens_gives_each_token_of_all_processes_the_same_weight():
     accelerator = SimpleNamespace(reduce=lambda tokens, reduction: torch.tensor(2.0))  # of 3 and 1
     weighed = [
-        train_accelerate.weigh_by_label_tokens(accelerator, torch.tensor(mean_loss), labels).item()
+        train_accelerate.weight_by_label_tokens(accelerator, torch.tensor(mean_loss), labels).item()
         for mean_loss, labels in ((5.0, LABELS[0]), (1.0, LABELS[1]))
     ]
     assert weighed == [7.5, 0.5]
