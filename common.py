@@ -61,7 +61,8 @@ def argument_parser(description, presets):
 
     ``presets`` is {name of a preset: {flag: its default}}. --help lists them.
     """
-    table = pd.DataFrame(presets, dtype=object).dropna(how="all")  # without what no preset sets
+    # One row per flag, one column per preset. None stands for the default in the flag's own help.
+    table = pd.DataFrame(presets, dtype=object).dropna(how="all")
     table.index = "--" + table.index.str.replace("_", "-")
     table = table.fillna("as said above").astype(str).to_string()
     parser = argparse.ArgumentParser(
@@ -71,9 +72,8 @@ def argument_parser(description, presets):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a shortened flag may mean another one in a later version
     )
-    parser.add_argument(
-        "--preset", choices=list(presets), default="sample", help="see below (sample)"
-    )
+    preset_help = "defaults of the flags, listed below (sample)"
+    parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
     parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
     return parser
 
@@ -82,8 +82,8 @@ def add_generation_arguments(parser):
     """Add the flags of the scripts in which a model writes titles."""
     add = parser.add_argument
     add("--model", help="checkpoint: a folder, a Hub id, or tiny, which prepare_data.py makes")
-    add("--max-input-length", type=int, default=512, help="tokens of a review (512)")
-    add("--max-target-length", type=int, default=30, help="tokens of a title (30)")
+    add("--max-input-length", type=int, default=512, help="tokens of a review, at most (512)")
+    add("--max-target-length", type=int, default=30, help="tokens of a title, at most (30)")
     add("--num-beams", type=int, help="beams of the search (as the checkpoint says)")
     add("--batch-size", type=int, help="rows per batch and process")
     bf16_help = "compute in bfloat16 (if the GPU or the CPU has it)"
@@ -111,7 +111,7 @@ def training_parser(description, presets):
     add("--epochs", type=int, help="passes over the training split")
     add("--learning-rate", type=float, help="of the first step; falls to 0 linearly")
     add("--weight-decay", type=float, help="of AdamW")
-    add("--max-train-samples", type=int, help="train on so many rows only, as a trial")
+    add("--max-train-samples", type=int, help="train on so many rows only, for a quick trial")
     add("--seed", type=int, default=42, help="of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
     add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")

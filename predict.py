@@ -42,8 +42,12 @@ def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
-    reviews.add_argument("text", nargs="*", default=[], help="reviews; - reads standard input")
-    reviews.add_argument("--examples", type=int, nargs="+", help="numbers of rows of test")
+    reviews.add_argument(
+        "text", nargs="*", default=[], help="reviews to summarize; - reads one from standard input"
+    )
+    reviews.add_argument(
+        "--examples", type=int, nargs="+", help="rows of the test split, counted from 0"
+    )
     reviews.add_argument("--input", help="file of reviews: CSV, JSON, JSONL, Parquet or TXT")
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
     add = parser.add_argument
