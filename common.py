@@ -230,7 +230,7 @@ def explain_errors(what, remedy):
         yield
     except EXPLAINED as error:
         # Libraries wrap the error that names the file: go back to it, or to the first cause.
-        while error.__cause__ and not isinstance(error, OSError):
+        while error.__cause__ and not isinstance(error, (OSError, HTTPError)):
             error = error.__cause__
         if is_out_of_memory(error):
             raise error  # command_line() explains it

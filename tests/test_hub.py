@@ -236,7 +236,7 @@ def test_what_is_in_the_local_cache_needs_no_network(hub, amazon, tmp_path):
         for name in ("data", "again")
     )
     hub.requests.clear()
-    run_with(hub, *command)
+    run_with(hub, *command, "--model", "tiny")
     # Once for the list of files, and load_dataset() asks by itself for each of the two languages.
     assert hub.requests.count(("GET", f"/api/datasets/{CORPUS}")) == 1 + 2
     run_with(hub, *again, network=False)

@@ -638,6 +638,23 @@ def test_a_damaged_checkpoint_is_named_before_the_training(
     assert snapshot(tmp_path) == before
 
 
+def test_data_that_was_changed_in_place_is_not_trained_on(
+    small, finished, tmp_path, monkeypatch, capsys
+):
+    output, data = tmp_path / "model", tmp_path / "data"
+    shutil.copytree(finished["train_trainer.py"], output)
+    books = load_from_disk(small)
+    books["train"] = books["train"].map(lambda row: {"review_title": row["review_title"].upper()})
+    books.save_to_disk(data)
+    shutil.copy(small / "arguments.json", data)
+    earlier = read_json(output / "arguments.json") | {"data": str(data), "finished": False}
+    common.write_json(output / "arguments.json", earlier)
+    flags = ["--data", data, "--output-dir", output, "--epochs", 1, "--resume"]
+    flags += ["--model", earlier["model"]]
+    line = refusal("train_trainer", list(map(str, flags)), monkeypatch, capsys)
+    assert f"the run was started with data_checksum {earlier['data_checksum']}, not " in line
+
+
 # ---- killed while files are replaced -----------------------------------------------------------
 
 
