@@ -815,14 +815,18 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
 
 def adapt_other_families(args, tokenizer, model):
     """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
-    for part, read in (("decoder", "target"), ("encoder", "input")):
+    for part, positions, flag in (
+        ("decoder", "max_decoder_position_embeddings", "max_target_length"),
+        ("encoder", "max_encoder_position_embeddings", "max_input_length"),
+    ):
         config = getattr(model.config, part, model.config)  # two joined models have two
-        limit = getattr(config, f"max_{part}_position_embeddings", None)  # of LED
+        limit = getattr(config, positions, None)  # of LED
         limit = limit or getattr(config, "max_position_embeddings", math.inf)
         if part == "encoder" and not model.config.is_encoder_decoder:
             limit -= args.max_target_length  # GPT-2 writes the title behind the review
-        if getattr(args, f"max_{read}_length") > limit:
-            fail(f"--model {args.model} has too few positions; give --max-{read}-length {limit}")
+        if getattr(args, flag) > limit:
+            flag = f"--{flag.replace('_', '-')} {limit}"
+            fail(f"--model {args.model} has too few positions; give {flag}")
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
     if generation_config.num_beams in (None, 1):  # settings for beams could not be saved
