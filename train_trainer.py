@@ -207,24 +207,26 @@ def main():
         save_total_limit=3,
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets summaries instead of logits
-        include_for_metrics=["loss"],  # and the validation loss of each row
         logging_strategy=interval,
         # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
+        save_strategy=interval,
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
-        save_strategy=interval,
+        # Not in the chapter: what the flags of this script choose
         eval_steps=interval_steps,
         save_steps=interval_steps,
         logging_steps=interval_steps,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
-        use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
         seed=args.seed,
         report_to=args.report_to,
-        logging_nan_inf_filter=False,  # do not hide a loss that is not finite
-        ddp_find_unused_parameters=False,  # no search for them, and no warning that there are none
-        log_level_replica="error",  # only the first process prints warnings
-        dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU, PyTorch warns
+        # Not in the chapter: a loss that is not finite is seen, and warnings without a use are not
+        include_for_metrics=["loss"],  # compute_metrics gets the validation loss of each row too
+        logging_nan_inf_filter=False,
+        use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        log_level_replica="error",  # only the first process warns
         disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
     )
     # --bf16 decides, and not `accelerate launch`, whose value the Trainer would take.
@@ -258,8 +260,8 @@ def main():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
-        common.print_scores(args, scores, books["validation"])
         print(f"\nA title: {titles[0]!r}. Its summary: {summaries[0]!r}")
+        common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
             common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
     trainer.accelerator.end_training()  # closes what connects the processes
