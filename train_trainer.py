@@ -168,8 +168,7 @@ def main():
     # 4. The collator pads a batch. It also makes decoder_input_ids from the labels, because with a
     # loss function of our own the Trainer does not give the labels to the model.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    examples = tokenized_datasets["train"].select(range(min(2, len(books["train"]))))
-    batch = data_collator(list(examples))  # only to look at
+    batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
     state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
