@@ -75,7 +75,7 @@ def load_checkpoint(args, texts):
         )
     # Differs from the chapter: generate() may write as many tokens as a title has, not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Missing weights end the run. mT5 keeps the head that it has apart from its embeddings.
+    # A checkpoint that lacks weights ends the run. What other models than mT5 need is set up.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -140,11 +140,11 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the mean ``loss`` of a batch × its label tokens / the average of these per process.
+    """Return the ``loss`` of a batch with the weight that its number of label tokens deserves.
 
-    Differs from the chapter, but only on several processes. Accelerate averages their gradients, so
-    that a process with few label tokens would count as much as one with many. With these weights
-    the average over the processes is the sum of all token losses / the number of all label tokens.
+    Differs from the chapter, but only on several processes. Of two processes with 10 and 30 label
+    tokens, the mean of their losses would count each token of the first one three times as much.
+    The weights 10/20 and 30/20, where 20 is the average number, let each token count the same.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -258,27 +258,30 @@ def main():
     )
 
     # 5. The optimizer and the schedule
-    # Not in the chapter: "fused" updates the weights in one pass, which is faster.
+    # Not in the chapter: with "fused", the update of the weights takes less time.
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On N
-    # processes it then advances by N steps at a time, so it is made for the batches of all of them.
     num_training_steps = args.epochs * len(train_dataloader)  # the batches of all processes
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
-    # --bf16 decides, not `accelerate launch`, whose default is "no". None is resolved by now.
+
+    # 6. Prepare all for the device and the processes. On N of them each gets every Nth batch.
+    # --bf16 decides, and not `accelerate launch`, whose default is "no".
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. Then
+    # it advances by N steps at a time, which is why it was made for the batches of all processes.
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 6. The metric. Differs from the chapter: words and stems are those of each row's language
+    # 7. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
+    # and stems are those of each row's language.
     rouge = common.Rouge(args.rouge)
     title = books["validation"][0]["review_title"]  # to be shown after each epoch
 
-    # 7. Start, or go on from a checkpoint
+    # 8. Start, or go on from a checkpoint
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
     if checkpoint:
@@ -286,12 +289,12 @@ def main():
             accelerator.load_state(checkpoint)
         progress = common.read_json(checkpoint / "progress.json")
 
-    # 8. Train
+    # 9. Train
     steps = len(train_dataloader)  # per epoch; after prepare() it has the batches of this process
     show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
-        # Train. Each epoch has an order of its own, the same on all processes and after --resume.
+        # Train. Each epoch orders the rows anew, the same way on all processes and after --resume.
         model.train()
         generator.manual_seed(args.seed + epoch)
         epoch_loss = 0.0
@@ -308,7 +311,7 @@ def main():
             epoch_loss += loss.detach()  # stays on the GPU; reading it would wait for each step
         epoch_loss = accelerator.reduce(epoch_loss / steps, "mean").item()
 
-        # Generate summaries and compute ROUGE. Each process gets and scores those of all rows.
+        # Generate summaries and compute ROUGE. Each process gets the summaries of all rows.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         if not math.isfinite(epoch_loss + eval_loss):
             common.fail(f"a loss of epoch {epoch + 1} is not finite; lower --learning-rate")
@@ -336,7 +339,7 @@ def main():
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)
 
-    # 9. The model of the best epoch is saved already
+    # 10. The model of the best epoch is saved already
     if accelerator.is_main_process:
         save_log_and_push(args, progress, books["validation"], upload)
     accelerator.end_training()  # closes what connects the processes

@@ -82,7 +82,7 @@ def load_checkpoint(args, texts):
         )
     # Differs from the chapter: generate() may write as many tokens as a title has, not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Missing weights end the run. mT5 keeps the head that it has apart from its embeddings.
+    # A checkpoint that lacks weights ends the run. What other models than mT5 need is set up.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -114,12 +114,12 @@ def postprocess_text(texts, languages):
 
 
 def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the sum of a batch's token losses, divided by the label tokens of its optimizer step.
+    """Return what a batch adds to the mean token loss of its optimizer step.
 
     Differs from the chapter, but only if several batches share a step, through accumulation or
-    several processes. A mean of the means of these batches would count the tokens of short titles
-    more. Here each token counts the same: ``num_items_in_batch`` is the number of label tokens in
-    all batches of the step, and the Trainer adds up what the batches return.
+    several processes. Of two batches with 10 and 30 label tokens, the mean of their means would
+    count each token of the first one three times as much. Here the sum of each batch is divided by
+    ``num_items_in_batch``, the 40 label tokens of the step, and the Trainer adds the two up.
     """
     logits = outputs.logits.flatten(0, 1).float()  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
@@ -165,8 +165,8 @@ def main():
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
-    # 4. The collator pads a batch. It also makes decoder_input_ids from the labels, because with a
-    # loss function of our own the Trainer does not give the labels to the model.
+    # 4. The collator pads a batch. As it knows the model, it also makes decoder_input_ids of the
+    # labels. With compute_loss_func these are needed: the Trainer then keeps the labels to itself.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
@@ -174,7 +174,8 @@ def main():
     state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric. Differs from the chapter: words and stems are those of each row's language
+    # 5. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
+    # and stems are those of each row's language.
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
@@ -207,7 +208,7 @@ def main():
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets summaries instead of logits
         logging_strategy=interval,
-        # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
+        # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
@@ -244,11 +245,13 @@ def main():
     )
     # Claim --output-dir. The checkpoint is the newest one if --resume is given, else None.
     checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)
-    # Evaluations fill the original with defaults that must not be saved. Step 8 saves this copy.
+    # To generate, the Trainer writes its defaults into model.generation_config, such as a length of
+    # 20 tokens. They must not be saved, so step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    # 8. Score, save and push the best model. predict() is evaluate() that also returns the ids.
+    # 8. Score, save and push the best model, which train() has loaded. predict() does what the
+    # chapter's evaluate() does, and also returns the ids of the summaries.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
