@@ -86,7 +86,8 @@ def main():
     print_overlap("rouge1 of a wordy summary", wordy, reference)
     print_overlap("rouge2, pairs of words", list(pairwise(generated)), list(pairwise(reference)))
 
-    # 2. The metric computes the same. It also cuts words to stems, which changes nothing here.
+    # 2. The metric computes the same. Differs from the chapter: its scores are floats, and not a
+    # lower, middle and upper value. It also cuts words to stems, which changes nothing here.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
     print("the metric, F1:", round_scores(scores))

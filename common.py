@@ -1,6 +1,6 @@
 """What the scripts share: flags, errors, files, data, checkpoints, ROUGE and results.
 
-The lesson itself stands in the scripts, which call these functions as ``common.name``. A training
+The scripts hold the lesson, and call these functions as ``common.name``. A training
 script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``, ``start_run``,
 ``score_beside_lead_3`` and ``save_results``: read these first.
 """
@@ -171,7 +171,7 @@ def device_has_bf16():
 def process_state():
     """Return Accelerate's ``PartialState``, which knows the processes that a launcher started.
 
-    Like ``Accelerator`` it is told of the CPU, as it does not look at ACCELERATE_USE_CPU itself.
+    It does not look at ACCELERATE_USE_CPU, as ``Accelerator`` does, so the value is passed on.
     Processes wait a day for each other, and not ten minutes, as one of them may prepare the data.
     """
     use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
@@ -182,7 +182,7 @@ def process_state():
 
 
 def printable(text):
-    """Return ``text`` without what would steer a terminal: a review must not, so it is escaped."""
+    """Return ``text`` with those characters escaped that would steer a terminal."""
     # Control characters, lone surrogates, and marks that turn the direction of writing
     pattern = r"[\p{Cc}\p{Cs}\u202a-\u202e\u2066-\u2069--[\n\t]]"
     return regex.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text, flags=regex.V1)
@@ -379,7 +379,7 @@ def check_resumable(folder):
                 else:  # a pickle, of tensors or, with random states, of arrays
                     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
                     if any(not name.startswith("numpy.") for name in names):
-                        raise ValueError(f"it is to execute {', '.join(names)}")
+                        raise ValueError(f"it would run {', '.join(names)}")
 
 
 def check_processes(args, rows):
@@ -594,13 +594,13 @@ def find_dataset(dataset):
             try:
                 info = huggingface_hub.dataset_info(dataset, timeout=10)
                 return dataset, {file.rfilename.split("/")[0] for file in info.siblings}
-            except (TransportError, OfflineModeIsEnabled) as error:
-                try:
+            except (TransportError, OfflineModeIsEnabled):
+                with suppress(LocalEntryNotFoundError):
                     path = Path(
                         snapshot_download(dataset, repo_type="dataset", local_files_only=True)
                     )
-                except LocalEntryNotFoundError:
-                    raise error from None
+                if not path.exists():
+                    raise
     return path, {folder.name for folder in path.glob("*/")}
 
 
@@ -702,7 +702,7 @@ def load_prepared(args, splits):
     """
     with process_state().main_process_first():
         own = args.data == f"data/prepared/{args.preset}"
-        if own and not Path(args.data).exists():  # what is torn may be of other reviews
+        if own and not Path(args.data).exists():  # a damaged one may hold other data, so it stays
             print(f"{args.data} is missing, so prepare_data.py makes it first")
             script = Path(__file__).with_name("prepare_data.py")
             command = [sys.executable, script, "--preset", args.preset]
@@ -712,7 +712,7 @@ def load_prepared(args, splits):
         fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
     mark = Path(args.data, MARK)
     if not mark.exists() or "dataset" not in read_json(mark):
-        fail(f"{args.data} is no work of prepare_data.py; read it with its --dataset {args.data}")
+        fail(f"{args.data} was not made by prepare_data.py; read it with its --dataset {args.data}")
     with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
         books = datasets.load_from_disk(args.data)
     for split in splits:
@@ -819,7 +819,7 @@ def adapt_other_families(args, tokenizer, model):
         ("decoder", "max_decoder_position_embeddings", "max_target_length"),
         ("encoder", "max_encoder_position_embeddings", "max_input_length"),
     ):
-        config = getattr(model.config, part, model.config)  # two joined models have two
+        config = getattr(model.config, part, model.config)  # of two joined models, each has its own
         limit = getattr(config, positions, None)  # of LED
         limit = limit or getattr(config, "max_position_embeddings", math.inf)
         if part == "encoder" and not model.config.is_encoder_decoder:
@@ -873,15 +873,9 @@ RESAMPLES = 1000  # of the bootstrap
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 # The languages whose sentences Punkt knows and, but for the last two, whose stems Snowball knows.
 LANGUAGES = {
-    "en": "english",
-    "es": "spanish",
-    "de": "german",
-    "fr": "french",
-    "it": "italian",
-    "pt": "portuguese",
-    "ja": "japanese",
-    "zh": "chinese",
-}
+    "en": "english", "es": "spanish", "de": "german", "fr": "french",
+    "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
+}  # fmt: skip
 NO_SPACES = ("ja", "zh", "th", "lo", "km", "my")  # each character counts as a word
 # A word is a run of letters and digits. The marks on a letter, as in Hindi, belong to it, and so do
 # the two characters without width that join or part the letters of one word, as in Persian.

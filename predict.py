@@ -14,7 +14,7 @@ Reads   --model, a folder that a training script wrote or a Hub id, and reviews:
         on.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. --split prints a table of scores.
-Takes   seconds. With the flags of the training, --split validation prints the scores of it.
+Takes   seconds. With the training's flags, --split validation prints its scores again.
 """
 
 import csv
@@ -58,7 +58,7 @@ def parse_args():
 
 
 def check_output_file(args):
-    """End the run if --output would replace the input or something else than a plain file."""
+    """End the run if --output would replace the input or anything but a plain file."""
     output = Path(args.output)
     if output.suffix not in (".csv", ".jsonl"):
         common.fail(f"--output {output} must end in .csv or .jsonl")
@@ -142,10 +142,10 @@ def generate(reviews, languages, tokenizer, model, max_input_length):
 def summarize(reviews, languages, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
     summaries = [""] * len(reviews)
-    # The rows of a batch have about one length, which saves padding. The longest come first, so
+    # Reviews of about one length share a batch, which saves padding. The longest come first, so
     # that a lack of memory shows at once.
-    order = sorted(range(len(reviews)), key=lambda row: len(reviews[row]), reverse=True)
-    order = [row for row in order if reviews[row]]
+    order = [row for row, review in enumerate(reviews) if review]
+    order.sort(key=lambda row: len(reviews[row]), reverse=True)
     starts = range(0, len(order), args.batch_size)
     # disable=None shows the bar on a terminal only.
     for start in tqdm(starts, "Summarize", disable=None if len(starts) > 1 else True, leave=False):
@@ -206,7 +206,8 @@ def main():
     if any("summary" in row for row in rows):
         common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]
-    languages = [common.base_language(str(args.language or row.get("language"))) for row in rows]
+    codes = [args.language or row.get("language") or "unknown" for row in rows]
+    languages = [common.base_language(str(code)) for code in codes]
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)

@@ -79,7 +79,7 @@ def load_reviews(args, language):
             # The chapter's load_dataset("amazon_reviews_multi", "es")
             reviews = load_dataset(args.dataset, data_dir=folder)
         reviews = common.load_texts(reviews, columns)
-    # A folder, or the only language asked for, says the language of rows that do not say theirs.
+    # Rows without a language have that of their folder, or the only one that was asked for.
     if folder or len(args.languages) == 1:
         reviews = reviews.map(lambda example: {"language": example["language"] or language})
     found = first_split(reviews).unique("language")
@@ -101,7 +101,7 @@ def first_split(dataset):
 def keep_rows(dataset, keep, rule):
     """Return the rows for which ``keep(example)`` is true; print how many the ``rule`` drops.
 
-    A split of which nothing is left is left out. If it is the first one, train, the run ends.
+    A split without rows is removed. If that is train, or the only one, the run ends.
     """
     kept = dataset.filter(keep)
     for split, rows in dataset.items():
@@ -149,6 +149,7 @@ def draw_lengths(dataset):
         tables.append(pd.DataFrame({"language": languages, "review": review, "title": title}))
     words = pd.concat(tables, ignore_index=True)
     languages = sorted(words["language"].unique())
+    any_short = (words["title"] < MIN_TITLE_WORDS).any()
     figure = Figure(figsize=(10, 3 * len(languages)), layout="constrained")
     grid = figure.subplots(len(languages), 2, squeeze=False)
     for row, language in zip(grid, languages, strict=True):
@@ -159,7 +160,7 @@ def draw_lengths(dataset):
             longest = int(counts.quantile(0.99))  # a few very long texts would hide the rest
             step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
             parts = {"kept": counts[~is_short]}
-            if is_short.any():
+            if any_short:
                 parts["dropped: a title of one or two words"] = counts[is_short]
             edges = np.arange(0, longest + step + 1, step)
             axes.hist(list(parts.values()), edges, stacked=True, label=list(parts))
@@ -172,7 +173,7 @@ def draw_lengths(dataset):
 def count_shared(rows, train, column):
     """Return how many texts in a column of the ``rows`` also occur in that of ``train``."""
     texts = Counter(rows[column][:])
-    batches = train.select_columns(column).iter(batch_size=1000)  # all texts may fill the memory
+    batches = train.select_columns(column).iter(batch_size=1000)  # not all at once
     shared = set(texts).intersection(chain.from_iterable(batch[column] for batch in batches))
     return sum(texts[text] for text in shared)
 

@@ -165,8 +165,8 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--model {model} --data {here}/no_validation --split test", ["no split test"]),
     ("train_trainer", f"{NEW_DATA}/no_validation", ["no split validation, only train"]),
     ("train_accelerate", f"{NEW_DATA}/torn_arguments", ["torn_arguments/arguments.json", "delete"]),
-    ("train_trainer", f"{NEW_DATA}/no_arguments", ["no_arguments is no work of prepare_data.py"]),
-    ("train_trainer", f"{NEW_DATA}/no_dataset", ["no_dataset is no work of prepare_data.py"]),
+    ("train_trainer", f"{NEW_DATA}/no_arguments", ["no_arguments was not made by prepare_data.py"]),
+    ("train_trainer", f"{NEW_DATA}/no_dataset", ["no_dataset was not made by prepare_data.py"]),
     *[
         (script, f"{NEW_DATA}/{name}", [f"{name}: {words}"])
         for script in ("train_trainer", "train_accelerate")
@@ -509,7 +509,7 @@ def test_no_pickle_of_a_checkpoint_is_executed(script, small, tmp_path):
         if name in ("training_args.bin", "custom_checkpoint_0.pkl"):  # which are not read
             assert "Going on from" in result.stdout
         else:
-            assert f"cannot read {checkpoint / name}: it is to execute " in result.stderr
+            assert f"cannot read {checkpoint / name}: it would run " in result.stderr
 
 
 @pytest.mark.parametrize("checkpoint", ["remote", "remote_tokenizer"])
