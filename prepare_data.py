@@ -142,10 +142,10 @@ def has_long_title(example):
 def draw_lengths(dataset):
     """Return a ``Figure`` with histograms of the words in reviews and titles of each language."""
     tables = []
-    for rows in dataset.values():
-        languages = rows["language"][:]
-        review = list(map(common.count_words, rows["review_body"], languages))
-        title = list(map(common.count_words, rows["review_title"], languages))
+    for batch in chain(*(rows.iter(batch_size=1000) for rows in dataset.values())):
+        languages = batch["language"]
+        review = list(map(common.count_words, batch["review_body"], languages))
+        title = list(map(common.count_words, batch["review_title"], languages))
         tables.append(pd.DataFrame({"language": languages, "review": review, "title": title}))
     words = pd.concat(tables, ignore_index=True)
     languages = sorted(words["language"].unique())
@@ -170,17 +170,22 @@ def draw_lengths(dataset):
     return figure
 
 
+def column_values(rows, column):
+    """Yield the values of a column. For many rows ``rows[column][:]`` takes much memory."""
+    for batch in rows.select_columns(column).iter(batch_size=1000):
+        yield from batch[column]
+
+
 def count_shared(rows, train, column):
     """Return how many texts in a column of the ``rows`` also occur in that of ``train``."""
-    texts = Counter(rows[column][:])
-    batches = train.select_columns(column).iter(batch_size=1000)  # not all at once
-    shared = set(texts).intersection(chain.from_iterable(batch[column] for batch in batches))
+    texts = Counter(column_values(rows, column))
+    shared = set(texts).intersection(column_values(train, column))
     return sum(texts[text] for text in shared)
 
 
 def print_splits(books):
     """Print the rows of each split and language, and what the other splits share with train."""
-    languages = {split: Counter(rows["language"][:]) for split, rows in books.items()}
+    languages = {split: Counter(column_values(rows, "language")) for split, rows in books.items()}
     print("\n" + pd.DataFrame(languages).T.fillna(0).astype(int).to_string() + "\n")
     # A review or a title that is also in train makes a split easier, and flatters the scores.
     for split, rows in books.items():
@@ -208,9 +213,10 @@ def main():
     # 2. Keep the books
     if args.categories:
         for language, reviews in corpus.items():
-            categories_df = first_split(reviews).select_columns("product_category").to_pandas()
+            values = column_values(first_split(reviews), "product_category")
+            categories = pd.Series(values, name="product_category")
             print(f"\n=== {language}: the 20 largest product categories ===")
-            print(categories_df["product_category"].value_counts()[:20].to_string())
+            print(categories.value_counts()[:20].to_string())
             is_book = partial(filter_books, categories=args.categories)
             rule = f"not of --categories {' '.join(args.categories)} in {language}"
             corpus[language] = keep_rows(reviews, is_book, rule)
