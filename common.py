@@ -579,7 +579,6 @@ def load_texts(splits, columns):
     return texts
 
 
-@cache
 def find_dataset(dataset):
     """Return the path of a data set, or its name on the Hub, and the names of its folders.
 

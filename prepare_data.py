@@ -62,14 +62,13 @@ def parse_args():
     return args
 
 
-def load_reviews(args, language):
+def load_reviews(args, dataset, folders, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
     Its columns have the chapter's names and hold texts, or None where there is no text.
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    dataset, folders = common.find_dataset(args.dataset)
     folder = common.language_folder(args.dataset, folders, language)
     with common.explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
         if Path(dataset).exists():
@@ -201,8 +200,9 @@ def main():
 
     # 1. Load the reviews of each language and look at them
     corpus = {}
+    dataset, folders = common.find_dataset(args.dataset)  # on the disk or on the Hub
     for language in args.languages:
-        if reviews := load_reviews(args, language):
+        if reviews := load_reviews(args, dataset, folders, language):
             corpus[language] = reviews
             print(f"\n=== {language} ===\n{reviews}")
             show_samples(reviews, seed=args.seed)
