@@ -231,10 +231,8 @@ def test_the_code_of_a_language(language, code):
         ([], "en", None),
     ],
 )
-def test_the_folder_of_a_language(folders, language, found, tmp_path):
-    for name in folders:
-        (tmp_path / name).mkdir()
-    assert common.language_folder(str(tmp_path), language) == found
+def test_the_folder_of_a_language(folders, language, found):
+    assert common.language_folder("reviews", folders, language) == found
 
 
 def test_a_name_instead_of_a_code_is_refused(capsys):
