@@ -330,8 +330,8 @@ def test_schedules_and_marks_add_up():
 @pytest.mark.parametrize("page", ["sample_report.md", "sample_card.md", "teachers.md"])
 def test_results_in_pages_stand_in_the_stored_outputs(page):
     """Numbers with a decimal point or a % are results, but for the grade's shares."""
-    known = "".join(
-        " ".join(shown(cell).values())
+    known = "\n".join(
+        "\n".join(shown(cell).values())
         for path in NOTEBOOKS
         for cell in nbformat.read(path, as_version=4).cells
     )
