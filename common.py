@@ -271,6 +271,8 @@ def command_line():
     except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             fail(f"out of memory: {first_line(error)}; give less data, or a smaller --batch-size")
+        if "Connection closed by peer" in str(error):
+            fail("another process has ended; see what it printed")
         # On a full disk safetensors and torch raise errors of their own.
         of_a_file = re.search("os error|write failed|inline_container|PytorchStream", str(error))
         if not isinstance(error, OSError) and not of_a_file:

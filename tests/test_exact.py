@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, LIMIT, ROOT, copy_data, read_json, run, start, wait
+from conftest import ENVIRONMENT, LIMIT, ROOT, copy_data, ranks, read_json, run, start, wait
 from datasets import Dataset, DatasetDict, load_from_disk
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -22,6 +22,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 SCRIPTS = ["trainer", "accelerate"]
+SAMPLE_DATA = "data/prepared/sample"
 
 
 def read_log(folder, column):
@@ -512,15 +513,37 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_whole(
 # ---- Launching -----------------------------------------------------------------------------------
 
 
-def launch(*command, **environment):
-    """Start ``accelerate launch ...`` as a user does, but without a number of threads."""
+def popen(*command, cwd=ROOT, without=(), **environment):
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT), **environment}
-    del environment["OMP_NUM_THREADS"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *map(str, command)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    environment = {name: value for name, value in environment.items() if name not in without}
+    command = [sys.executable, *map(str, command)]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env=environment, **pipe)
+
+
+def launch(*command, **options):
+    """Start ``accelerate launch ...`` as a user does, but without a number of threads."""
+    return popen(
+        "-m", "accelerate.commands.launch", *command, without=["OMP_NUM_THREADS"], **options
     )
+
+
+IMPATIENT = """
+import runpy, sys
+from datetime import timedelta
+import torch.distributed.distributed_c10d as c10d
+c10d.default_pg_timeout = timedelta(seconds=2)  # instead of half an hour
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def copy_scripts(folder, prepare):
+    """Copy what trains to ``folder``, beside a prepare_data.py with the code ``prepare``."""
+    for name in ("common.py", "train_accelerate.py"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "prepare_data.py").write_text(f"import shutil, sys, time\n{prepare}\n")
+    (folder / "impatient.py").write_text(IMPATIENT)
 
 
 @pytest.mark.parametrize(
@@ -534,17 +557,28 @@ def launch(*command, **environment):
 def test_each_launch_configuration_gives_the_loss_by_hand(
     config, processes, nodes, eight_rows, by_hand, tmp_path
 ):
+    # The data is prepared first, which takes longer than processes wait for each other by default.
+    copy_scripts(tmp_path, f"time.sleep(6); shutil.copytree({str(eight_rows)!r}, {SAMPLE_DATA!r})")
     command = ["--config_file", ROOT / f"tests/launch/{config}.yaml"]
-    flags = ["--data", eight_rows, "--output-dir", tmp_path / "model", "--no-bf16"]
-    flags += ["--batch-size", 8 // processes, "--epochs", 1]
+    script = ["impatient.py", "train_accelerate.py", "--output-dir", "model", "--no-bf16"]
+    script += ["--batch-size", 8 // processes, "--epochs", 1]
     # The CPU takes the place of the GPUs.
-    use_cpu = {"ACCELERATE_USE_CPU": "true"}
-    started = [launch(*command, *node, "train_accelerate.py", *flags, **use_cpu) for node in nodes]
+    options = {"cwd": tmp_path, "ACCELERATE_USE_CPU": "true"}
+    started = [launch(*command, *node, *script, **options) for node in nodes]
     printed = [process.communicate(timeout=LIMIT)[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(nodes), printed
     first = by_hand["loss"][0]
     assert read_log(tmp_path / "model", "loss") == [pytest.approx(first, abs=1e-5)]
     assert read_json(tmp_path / "model/results.json")["arguments"]["processes"] == processes
+
+
+def test_a_preparation_that_fails_ends_the_processes_that_wait_for_it(tmp_path):
+    copy_scripts(tmp_path, "time.sleep(3); sys.exit(2)")
+    started = [popen("train_accelerate.py", cwd=tmp_path, **rank) for rank in ranks(2)]
+    printed = [process.communicate(timeout=90)[0] for process in started]  # they wait for a day
+    assert [process.returncode for process in started] == [2, 2], printed
+    assert "error on process 1: another process has ended; see what it printed" in printed[1]
+    assert f"{SAMPLE_DATA} is missing" in printed[0]
 
 
 @pytest.mark.parametrize(("script", "precision"), [("accelerate", "no"), ("trainer", "fp16")])
