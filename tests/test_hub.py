@@ -241,7 +241,9 @@ def test_what_is_in_the_local_cache_needs_no_network(hub, amazon, tmp_path):
     assert hub.requests.count(("GET", f"/api/datasets/{CORPUS}")) == 1 + 2
     run_with(hub, *again, network=False)
     first, second = (load_from_disk(tmp_path / name) for name in ("data", "again"))
-    assert [rows[:] for rows in first.values()] == [rows[:] for rows in second.values()]
+    assert {split: rows.to_list() for split, rows in first.items()} == {
+        split: rows.to_list() for split, rows in second.items()
+    }
 
 
 @pytest.mark.parametrize(

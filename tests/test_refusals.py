@@ -706,7 +706,7 @@ def test_a_killed_preparation_leaves_no_mixture(earlier_run, tmp_path):
 def test_a_run_that_is_killed_while_it_saves_ends_the_same_when_it_is_resumed(
     script, small, finished, tmp_path
 ):
-    output, reference = tmp_path / "model", tmp_path / "reference"
+    output, reference = tmp_path / "model", tmp_path / "reference/model"
     flags = ["--data", small, "--epochs", 1, "--seed", 2, "--output-dir"]
     run(f"{script}.py", *flags, reference)
     weights = (reference / "model.safetensors").read_bytes()
