@@ -3,8 +3,7 @@
 import resource
 
 import pytest
-from conftest import copy_data, read_json, run, save_mt5
-from transformers import AutoTokenizer
+from conftest import copy_data, read_json, run, save_full_size_tokenizer, save_mt5
 
 GIB = 2**30
 
@@ -15,7 +14,7 @@ def mt5_small(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mt5-small")
     model = save_mt5(folder)
     assert model.num_parameters() == 300_176_768 and model.config.vocab_size == 250_112
-    AutoTokenizer.from_pretrained(prepared[0] / "tiny-mt5").save_pretrained(folder)
+    save_full_size_tokenizer(prepared[0] / "tiny-mt5", folder)
     return folder
 
 
