@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 SLICE = {"train": 300, "validation": 40, "test": 40}  # rows per language, before the filters
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+# A shell's background job ignores Ctrl-C, and its children would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LIMIT = 400  # seconds for one command; the longest takes a quarter
 
 
@@ -36,12 +38,11 @@ def sample(language, split):
 
 
 SERVER = """
-import gc, json, os, runpy, signal, sys
+import gc, json, os, runpy, sys
 import accelerate, datasets, evaluate, matplotlib.figure, nltk, pandas, rouge_score.rouge_scorer
 from transformers import DataCollatorForSeq2Seq, MT5ForConditionalGeneration
 from transformers import Seq2SeqTrainer, T5Tokenizer
 gc.freeze()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 for line in sys.stdin:
     command, environments, files, children = json.loads(line)
     for environment in environments:
