@@ -151,7 +151,8 @@ def run_in(folder, *command):
     """Run a command in ``folder`` with the Python of the tests, and return what it printed."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    options = {"capture_output": True, "text": True, "timeout": 1800}
+    result = subprocess.run(command, cwd=folder, env=environment, **options)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
