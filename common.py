@@ -751,6 +751,7 @@ def explain_checkpoint_errors(model):
 
 def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
     """Check a loaded checkpoint on a few ``texts``, and set it up, in place, to write titles."""
+    freeze_constants(model)
     check_checkpoint(args, tokenizer, model, loading_info, list(texts))
 
     # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
@@ -786,10 +787,6 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
     name, kind = f"--model {args.model}", model.config.model_type
     if kind != "gpt2" and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         fail(f"{name} is a {kind}, which is not supported; README has a list of models")
-    for module in model.modules():
-        # PEGASUS computes its positions. They do not learn, and DDP would wait for their gradients.
-        if "Sinusoidal" in type(module).__name__:
-            module.requires_grad_(False)
     weights = {key: weight for key, weight in model.named_parameters() if weight.requires_grad}
     if missing := sorted(loading_info["missing_keys"] & weights.keys()):
         fail(f"{name} lacks {len(missing)} weights, which would be random, such as {missing[0]}")
@@ -812,6 +809,13 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
 
 
 # ---- Other families of models than mT5 -----------------------------------------------------------
+
+
+def freeze_constants(model):
+    """Freeze the positions that PEGASUS computes: DDP would wait for gradients of them."""
+    for module in model.modules():
+        if "Sinusoidal" in type(module).__name__:
+            module.requires_grad_(False)
 
 
 def adapt_other_families(args, tokenizer, model):

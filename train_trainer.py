@@ -113,6 +113,47 @@ def postprocess_text(texts, languages):
     return ["\n".join(lines) for lines in sentences]
 
 
+def get_training_arguments(args):
+    """Return the chapter's ``Seq2SeqTrainingArguments``, and what the flags and machine add."""
+    interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
+    interval_steps = args.save_steps or 500  # has no effect if the interval is an epoch
+    training_args = Seq2SeqTrainingArguments(
+        output_dir=args.output_dir,
+        eval_strategy=interval,  # the chapter's evaluation_strategy
+        learning_rate=args.learning_rate,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=4 * args.batch_size,  # so many fit, as no gradients are stored
+        weight_decay=args.weight_decay,
+        save_total_limit=3,
+        num_train_epochs=args.epochs,
+        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
+        logging_strategy=interval,
+        # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
+        save_strategy=interval,
+        load_best_model_at_end=True,
+        metric_for_best_model="rougeL",
+        # Not in the chapter: what the flags of this script choose
+        eval_steps=interval_steps,
+        save_steps=interval_steps,
+        logging_steps=interval_steps,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        bf16=args.bf16,
+        seed=args.seed,
+        report_to=args.report_to,
+        # Not in the chapter: a loss that is not finite is seen, and warnings without a use are not
+        include_for_metrics=["loss"],  # compute_metrics gets the validation loss of each row too
+        logging_nan_inf_filter=False,
+        use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        log_level_replica="error",  # only the first process warns
+        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
+    )
+    # --bf16 decides, and not `accelerate launch`, whose value the Trainer would take.
+    training_args.mixed_precision = "bf16" if args.bf16 else "no"
+    return training_args
+
+
 def compute_loss(outputs, labels, num_items_in_batch):
     """Return what a batch adds to the mean token loss of its optimizer step.
 
@@ -195,42 +236,7 @@ def main():
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
     # 6. The arguments of the Trainer
-    interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
-    interval_steps = args.save_steps or 500  # has no effect if the interval is an epoch
-    training_args = Seq2SeqTrainingArguments(
-        output_dir=args.output_dir,
-        eval_strategy=interval,  # the chapter's evaluation_strategy
-        learning_rate=args.learning_rate,
-        per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=4 * args.batch_size,  # so many fit, as no gradients are stored
-        weight_decay=args.weight_decay,
-        save_total_limit=3,
-        num_train_epochs=args.epochs,
-        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
-        logging_strategy=interval,
-        # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
-        save_strategy=interval,
-        load_best_model_at_end=True,
-        metric_for_best_model="rougeL",
-        # Not in the chapter: what the flags of this script choose
-        eval_steps=interval_steps,
-        save_steps=interval_steps,
-        logging_steps=interval_steps,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        bf16=args.bf16,
-        seed=args.seed,
-        report_to=args.report_to,
-        # Not in the chapter: a loss that is not finite is seen, and warnings without a use are not
-        include_for_metrics=["loss"],  # compute_metrics gets the validation loss of each row too
-        logging_nan_inf_filter=False,
-        use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        log_level_replica="error",  # only the first process warns
-        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
-    )
-    # --bf16 decides, and not `accelerate launch`, whose value the Trainer would take.
-    training_args.mixed_precision = "bf16" if args.bf16 else "no"
+    training_args = get_training_arguments(args)
 
     # 7. Train
     trainer = Seq2SeqTrainer(

@@ -82,8 +82,10 @@ def test_no_private_name_is_used(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_functions_are_short(script):
     """Only the two mains that train may be longer: each is a section of the chapter."""
-    too_long = {name: lines for name, lines in functions(parse(script)).items() if lines > 70}
-    assert set(too_long) <= ({"main"} if script.startswith("train_") else set()), too_long
+    limits = {"main": 109} if script.startswith("train_") else {}
+    lengths = functions(parse(script)).items()
+    too_long = {name: lines for name, lines in lengths if lines > limits.get(name, 70)}
+    assert not too_long
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "data/trim_vocab.py"])
