@@ -103,8 +103,8 @@ def main():
     summary = three_sentence_summary(example["review_body"], example["language"])
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split as in the chapter, and then by language and with intervals, in the
-    # table that the training scripts print
+    # 4. Lead-3 of the split, its means only, and then by language and with intervals, in the table
+    # that the training scripts print
     scores = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in scores.items()})

@@ -100,7 +100,7 @@ def first_split(dataset):
 def keep_rows(dataset, keep, rule):
     """Return the rows for which ``keep(example)`` is true; print how many the ``rule`` drops.
 
-    A split without rows is removed. If that is train, or the only one, the run ends.
+    A split without rows is removed. If that is train, or without a train the first, the run ends.
     """
     kept = dataset.filter(keep)
     for split, rows in dataset.items():
@@ -231,7 +231,8 @@ def main():
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
-    # 4. Drop titles of one or two words, else a model learns to write such titles
+    # 4. Drop rows without a text, and those with a title of one or two words, else a model learns
+    # to write such titles; take validation rows from train if that was asked for
     has_review, has_title = itemgetter("review_body"), itemgetter("review_title")
     books_dataset = keep_rows(books_dataset, has_review, "without a review (--text-column)")
     books_dataset = keep_rows(books_dataset, has_title, "without a title (--title-column)")

@@ -141,7 +141,7 @@ def get_training_arguments(args):
         seed=args.seed,
         report_to=args.report_to,
         # Not in the chapter: a loss that is not finite is seen, and warnings without a use are not
-        include_for_metrics=["loss"],  # compute_metrics gets the validation loss of each row too
+        include_for_metrics=["loss"],  # compute_metrics gets the validation losses too
         logging_nan_inf_filter=False,
         use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
         dataloader_pin_memory=torch.cuda.is_available(),
