@@ -7,7 +7,7 @@ Chapter sections: "Metrics for text summarization" and "Creating a strong baseli
     python baseline.py --preset amazon --rouge rouge_score     # words as the chapter counted them
 
 Reads   data/prepared/<preset>/. Missing data is prepared first.
-Writes  results/<preset>-baseline/results.json
+Writes  results/<preset>-baseline/: results.json, and the flags in arguments.json
 Takes   about 15 seconds. Expect rouge1 of about 22 on the sample.
 """
 
@@ -68,9 +68,9 @@ def evaluate_baseline(dataset, metric):
 
 def main():
     args = parse_args()
-    # End the run if the folder holds what this program did not write.
-    common.check_folder(args.output_dir, args.data)
-    dataset = common.load_prepared(args, [args.split])[args.split]
+    common.check_folder(args.output_dir, args.data)  # ends the run if others have written to it
+    books = common.load_prepared(args, [args.split])  # a DatasetDict
+    dataset = books[args.split]
 
     # 1. ROUGE by hand: what a summary and its reference have in common
     generated_summary = "I absolutely loved reading the Hunger Games"
@@ -79,20 +79,21 @@ def main():
     generated = generated_summary.lower().split()
     reference = reference_summary.lower().split()
     print_overlap("rouge1, words", generated, reference)
-    # Recall does not mind a wordy summary; precision does.
+    print_overlap("rouge2, pairs of words", list(pairwise(generated)), list(pairwise(reference)))
+    # A wordy summary has full recall, but low precision.
     wordy_summary = "I really really loved reading the Hunger Games all night"
     print(f"wordy     {wordy_summary}")
     wordy = wordy_summary.lower().split()
     print_overlap("rouge1 of a wordy summary", wordy, reference)
-    print_overlap("rouge2, pairs of words", list(pairwise(generated)), list(pairwise(reference)))
 
-    # 2. The metric computes the same. Differs from the chapter: its scores are floats, and not a
-    # lower, middle and upper value. It also cuts words to stems, which changes nothing here.
+    # 2. The metric computes the same. Differs from the chapter: each score is one number, and not a
+    # low, a middle and a high one. Words are cut to stems, which changes nothing in this example.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
     print("the metric, F1:", round_scores(scores))
     # Differs from the chapter, which has these two swapped: ROUGE-L takes a text as one sequence of
-    # words, so the order of the lines matters. ROUGE-Lsum goes line by line, so it does not.
+    # words, so a text with its two lines in another order scores only 0.5. ROUGE-Lsum looks for
+    # each line in the whole of the other text, whatever the order of the lines, and gives 1.
     scores = rouge.compute(
         predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
     )
@@ -101,17 +102,19 @@ def main():
     # 3. Lead-3 of one review
     example = dataset[0]
     summary = three_sentence_summary(example["review_body"], example["language"])
+    # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split, its means only, and then by language and with intervals, in the table
-    # that the training scripts print
+    # 4. Lead-3 of the split: the means, as in the chapter
     scores = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in scores.items()})
+
+    # 5. The same by language and with intervals, in the table that the training scripts print
     scores = common.score_beside_lead_3(rouge, dataset)
     print("\n" + common.format_scores(scores, args.split))
     with common.new_files(args.output_dir) as folder:
-        common.write_json(folder / common.MARK, vars(args))
+        common.write_json(folder / common.ARGUMENTS_FILE, vars(args))  # marks the folder as ours
         common.write_json(folder / "results.json", {"scores": scores})
 
 

@@ -1,8 +1,9 @@
-"""What the scripts share: flags, errors, files, data, checkpoints, ROUGE and results.
+"""What the scripts share: flags, errors, files, runs, reviews, checkpoints, ROUGE and results.
 
-The scripts hold the lesson, and call these functions as ``common.name``. A training
-script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``, ``start_run``,
-``score_beside_lead_3`` and ``save_results``: read these first.
+The lesson is in the scripts, which call these functions as ``common.name``. Each part below has a
+heading; within a part the functions that the scripts call come before those that serve them.
+A training script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``,
+``start_run``, ``score_beside_lead_3`` and ``save_results``.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -62,6 +64,7 @@ def argument_parser(description, presets):
     ``presets`` is {name of a preset: {flag: its default}}. --help lists them.
     """
     # One row per flag, one column per preset. None stands for the default in the flag's own help.
+    # With the type object, integers beside a None stay integers.
     table = pd.DataFrame(presets, dtype=object).dropna(how="all")
     table.index = "--" + table.index.str.replace("_", "-")
     table = table.fillna("as said above").astype(str).to_string()
@@ -92,7 +95,7 @@ def add_generation_arguments(parser):
 
 
 def add_rouge_argument(parser):
-    """Add the flag that says which words count."""
+    """Add --rouge, which chooses how texts are cut into words."""
     parser.add_argument(
         "--rouge",
         choices=["language", "rouge_score", "rouge_score_stemmer"],
@@ -137,16 +140,21 @@ def parse_args(parser, presets):
         if name == "seed":
             if not 0 <= value < 2**32:
                 parser.error(f"{flag} {value} is not from 0 to {2**32 - 1}")
-        elif type(value) is int and value < 1:
+        elif type(value) is int and value < 1:  # True and False are of the type bool
             parser.error(f"{flag} {value} is less than 1")
-        if type(value) is float and not 0 <= value < float("inf"):
+        if type(value) is float and not 0 <= value < math.inf:
             parser.error(f"{flag} {value} is not a number from 0 up")
     check_launcher()
     if "model" in args and args.model == "tiny":
-        args.model = f"{args.data}/tiny-mt5"
+        args.model = tiny_checkpoint(args)
     if "bf16" in args and args.bf16 is None:
         args.bf16 = device_has_bf16()
     return args
+
+
+def tiny_checkpoint(args):
+    """Return the folder of the model "tiny", which prepare_data.py saves beside the reviews."""
+    return f"{args.data}/tiny-mt5"
 
 
 def check_launcher():
@@ -171,8 +179,9 @@ def device_has_bf16():
 def process_state():
     """Return Accelerate's ``PartialState``, which knows the processes that a launcher started.
 
-    It does not look at ACCELERATE_USE_CPU, as ``Accelerator`` does, so the value is passed on.
-    Processes wait a day for each other, and not ten minutes, as one of them may prepare the data.
+    ``Accelerator`` reads ACCELERATE_USE_CPU from the environment, and ``PartialState`` does not, so
+    the value is passed on. Processes wait up to a day for each other, and not only some minutes,
+    as one of them may prepare the data.
     """
     use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
@@ -183,9 +192,10 @@ def process_state():
 
 def printable(text):
     """Return ``text`` with those characters escaped that would steer a terminal."""
-    # Control characters, lone surrogates, and marks that turn the direction of writing
-    pattern = r"[\p{Cc}\p{Cs}\u202a-\u202e\u2066-\u2069--[\n\t]]"
-    return regex.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text, flags=regex.V1)
+    # Control characters but for tab and line feed, lone surrogates, and marks that turn the
+    # direction of writing
+    pattern = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]"
+    return re.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_error(message):
@@ -216,19 +226,19 @@ def first_line(error):
 
 
 def is_out_of_memory(error):
-    """Return whether the memory was too small. Most such errors have no type of their own."""
+    """Return whether the memory was too small. On a CPU, torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError) or "allocate" in str(error)
 
 
 @contextmanager
-def explain_errors(what, remedy):
-    """Turn an error of the block into one line: what failed, the reason, the remedy.
+def explain_errors(what, remedy, errors=EXPLAINED):
+    """Turn one of the ``errors`` in the block into one line: what failed, the reason, the remedy.
 
-    Such blocks only load or upload something, so that few bugs of ours hide in them.
+    Such blocks only read, load or upload something, so that few bugs of ours hide in them.
     """
     try:
         yield
-    except EXPLAINED as error:
+    except errors as error:
         # Libraries wrap the error that names the file: go back to it, or to the first cause.
         while error.__cause__ and not isinstance(error, (OSError, HTTPError)):
             error = error.__cause__
@@ -245,10 +255,11 @@ def explain_errors(what, remedy):
 
 @contextmanager
 def command_line():
-    """Run the ``main()`` of a script without the hints of libraries.
+    """Run the ``main()`` of a script without the warnings and progress bars of the libraries.
 
-    Ctrl-C, a closed pipe, a lack of memory and an error of the file system, such as a full disk,
-    end in one line. All other errors keep their traceback.
+    Ctrl-C, SIGTERM, a lack of memory, the end of another process, and an error of the file system,
+    such as a full disk, end in one line. A closed pipe ends quietly. All other errors keep their
+    traceback.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading weights
@@ -282,14 +293,14 @@ def command_line():
 
 # ---- Files ---------------------------------------------------------------------------------------
 
-# Each folder that the scripts wrote has this file. No other folder is written to.
-MARK = "arguments.json"
+# Each folder that the scripts made has this file. Only such a folder is replaced or deleted.
+ARGUMENTS_FILE = "arguments.json"
 MOVED_LAST = (
     "config.json",  # no model loads without it
     "dataset_dict.json",  # no data set loads without it
     "results.json",  # no run counts as finished without it
 )
-NOT_UPLOADED = ["checkpoint-*", MARK]  # the mark may name folders of this machine
+NOT_UPLOADED = ["checkpoint-*", ARGUMENTS_FILE]  # it may name folders of this machine
 TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 
@@ -304,9 +315,9 @@ def write_json(path, content):
 
 
 def check_folder(folder, *sources):
-    """End the run unless ``folder`` is absent, empty or ours, and apart from the ``sources``.
+    """End the run unless ``folder`` is absent, empty or ours, and does not overlap the ``sources``.
 
-    What a killed run has left unfinished in it is removed.
+    Files that a killed run left unfinished in it are removed.
     """
     target = Path(folder).resolve()
     for source in sources:
@@ -317,7 +328,9 @@ def check_folder(folder, *sources):
         fail(f"{folder} is a file; name a folder")
     unfinished = list(target.glob(f"{TEMPORARY}*"))
     others = target.exists() and len(list(target.iterdir())) > len(unfinished)
-    if others and not ((target / MARK).is_file() and "preset" in read_json(target / MARK)):
+    if others and not (
+        (target / ARGUMENTS_FILE).is_file() and "preset" in read_json(target / ARGUMENTS_FILE)
+    ):
         fail(f"{folder} was not written by this program; name another folder")
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
@@ -334,9 +347,9 @@ def new_files(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
-        # False comes before True: the mark is moved first, and what is loaded last.
+        # False comes before True: the arguments are moved first, and what is loaded last.
         new = list(Path(temporary).iterdir())
-        new.sort(key=lambda path: (path.name in MOVED_LAST, path.name != MARK))
+        new.sort(key=lambda path: (path.name in MOVED_LAST, path.name != ARGUMENTS_FILE))
         for path in new:
             target = folder / path.name
             if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
@@ -348,6 +361,90 @@ def new_files(folder):
             if path.is_dir() and (folder / path.name).exists():
                 shutil.rmtree(folder / path.name)
             path.replace(folder / path.name)
+
+
+# ---- Runs: --output-dir, checkpoints and --resume ------------------------------------------------
+
+
+def start_run(args, rows):
+    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
+
+    With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
+    data and flags. A finished run prints its scores again, and the process ends. Without --resume a
+    finished run is replaced: its checkpoints are removed now, and its model when the new one is
+    saved. A run that has not ended is not replaced.
+    """
+    state = process_state()
+    check_processes(state)
+    print_plan(args, rows)
+    check_folder(args.output_dir, args.model, args.data)
+    arguments_file = Path(args.output_dir, ARGUMENTS_FILE)
+    earlier = read_json(arguments_file) if arguments_file.exists() else {}
+    results = Path(args.output_dir, "results.json")
+    finished = earlier.get("finished") and results.exists()
+    checkpoints = find_checkpoints(args.output_dir)
+    state.wait_for_everyone()  # until each process has looked, before the first one changes files
+
+    if args.resume and finished:
+        state.print(f"{args.output_dir} holds a finished run")
+        state.print(format_scores(read_json(results)["scores"], "validation"))
+        sys.exit(0)
+    newest = checkpoints[-1] if args.resume and checkpoints else None
+    if newest:
+        check_same_flags(args, earlier)
+        check_resumable(newest)
+    elif checkpoints and not finished:
+        fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
+    if args.push_to_hub and state.is_main_process:
+        create_repository(args)  # a wrong token is seen now and not after the training
+    if newest:
+        state.print(f"Going on from {newest}")
+    elif state.is_main_process:
+        for checkpoint in checkpoints:
+            shutil.rmtree(checkpoint)
+        with new_files(args.output_dir) as folder:
+            write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
+    return newest
+
+
+def check_processes(state):
+    """End the run if the processes that a launcher started do not work together."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != state.num_processes:
+        fail(f"the launcher started {started} processes that do not know of each other; see README")
+    # `accelerate launch` sets these two, and gives even a single process one core.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
+        torch.set_num_threads(max(1, os.cpu_count() // here))
+
+
+def print_plan(args, rows):
+    """Print what will be trained: model, rows, steps, device, folder."""
+    state = process_state()
+    number = state.num_processes
+    processes = "1 process" if number == 1 else f"{number} processes"
+    step_rows = args.batch_size * number * getattr(args, "gradient_accumulation_steps", 1)
+    steps = f"{args.epochs} epochs of {math.ceil(rows / step_rows):,} steps"
+    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
+    state.print(f"{steps}, written to {args.output_dir}")
+
+
+def check_number_of_gpus(n_gpu):
+    """End the run if the Trainer would drive several GPUs from one process.
+
+    It would use DataParallel, whose steps are larger than --batch-size says.
+    """
+    if n_gpu > 1:
+        command = f"torchrun --nproc_per_node {n_gpu} {Path(sys.argv[0]).name}"
+        fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
+
+
+def check_same_flags(args, earlier):
+    """End the run unless it has the data and the flags of the ``earlier`` one."""
+    may_change = ("output_dir", "resume", "push_to_hub", "hub_private", "report_to")
+    for name, value in run_arguments(args).items():
+        if earlier.get(name) != value and name not in may_change:
+            fail(f"--resume: the run was started with {name} {earlier.get(name)}, not {value}")
 
 
 def find_checkpoints(output_dir):
@@ -366,8 +463,12 @@ def find_checkpoints(output_dir):
 
 
 def check_resumable(folder):
-    """End the run if a file of a checkpoint is missing or damaged, before any of them is used."""
+    """End the run if a kind of file is missing in a checkpoint, or a file is damaged.
+
+    This is seen before any of them is used. No code that a file holds is executed.
+    """
     remedy = f"delete {folder} and use --resume again"
+    # The last pattern is for rng_state.pth of the Trainer and random_states_0.pkl of Accelerate.
     for pattern in ("*.json", "*.safetensors", "optimizer.*", "scheduler.*", "r*_state*"):
         paths = sorted(folder.glob(pattern))
         if not paths:
@@ -384,69 +485,9 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(names)}")
 
 
-def check_processes(args, rows):
-    """Print what will be trained; end the run if the launcher's processes do not work together."""
-    state = process_state()
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != state.num_processes:
-        fail(f"the launcher started {started} processes that do not know of each other; see README")
-    # `accelerate launch` sets these two, and gives even a single process one core.
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(max(1, os.cpu_count() // started))
-    step_rows = args.batch_size * started * getattr(args, "gradient_accumulation_steps", 1)
-    processes = "1 process" if started == 1 else f"{started} processes"
-    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
-    steps = f"{args.epochs} epochs of {math.ceil(rows / step_rows):,} steps"
-    state.print(f"{steps}, written to {args.output_dir}")
-
-
-def start_run(args, rows, n_gpu=1):
-    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
-
-    With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
-    flags and data, and a finished run only prints its scores. Without --resume a finished run is
-    replaced: its checkpoints are removed now, and its model when the new one is saved. A run that
-    has not ended is not replaced. ``n_gpu`` is the number of GPUs that this process would use.
-    """
-    if n_gpu > 1:  # by DataParallel, with larger steps than --batch-size says
-        command = f"torchrun --nproc_per_node {n_gpu} {Path(sys.argv[0]).name}"
-        fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-    check_processes(args, rows)
-    check_folder(args.output_dir, args.model, args.data)
-    state = process_state()
-    args.data_checksum = checksum(args.data)
-    mark = Path(args.output_dir, MARK)
-    earlier = read_json(mark) if mark.exists() else {}
-    results = Path(args.output_dir, "results.json")
-    finished = earlier.get("finished") and results.exists()
-    checkpoints = find_checkpoints(args.output_dir)
-    state.wait_for_everyone()  # until each process has looked, before the first one changes files
-    if args.resume and finished:
-        state.print(f"{args.output_dir} holds a finished run")
-        state.print(format_scores(read_json(results)["scores"], "validation"))
-        sys.exit(0)
-    if args.resume and checkpoints:
-        may_change = ("output_dir", "resume", "push_to_hub", "hub_private", "report_to")
-        for name, value in run_arguments(args).items():
-            if earlier.get(name) != value and name not in may_change:
-                fail(f"--resume: the run was started with {name} {earlier.get(name)}, not {value}")
-        check_resumable(checkpoints[-1])
-    elif checkpoints and not finished:
-        fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
-    if args.push_to_hub and state.is_main_process:
-        create_repository(args)  # a wrong token is seen now and not after the training
-    if args.resume and checkpoints:
-        state.print(f"Going on from {checkpoints[-1]}")
-        return checkpoints[-1]
-
-    if state.is_main_process:
-        for checkpoint in checkpoints:
-            shutil.rmtree(checkpoint)
-        with new_files(args.output_dir) as folder:
-            write_json(folder / MARK, {**run_arguments(args), "finished": False})
-    return None
-
-
+# A trap: datasets.map() pickles this module, and of each function with @cache all that it calls. So
+# only small functions have one.
+@cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
     digest = hashlib.sha256()
@@ -457,68 +498,129 @@ def checksum(folder):
 
 
 def run_arguments(args):
-    """Return the flags of a training and, beside them, its script and its number of processes."""
-    processes = process_state().num_processes
-    return {"script": Path(sys.argv[0]).name, "processes": processes, **vars(args)}
+    """Return the flags of a training and, beside them, its script, processes and data."""
+    return {
+        "script": Path(sys.argv[0]).name,
+        "processes": process_state().num_processes,
+        **vars(args),
+        "data_checksum": checksum(args.data),
+    }
 
 
 def for_others(value):
-    """Return the value of a flag as others may see it: of a path of this machine, only the name."""
+    """Return the value of a flag for a model card: of an absolute path, only the last part."""
     is_absolute = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_absolute else value
 
 
-# ---- Data ----------------------------------------------------------------------------------------
-
-# The words that say in a file's name which split it holds.
-SPLIT_WORDS = {
-    "train": {"train", "training"},
-    "validation": {"validation", "valid", "val", "dev"},
-    "test": {"test", "testing", "eval", "evaluation"},
-}
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+# ---- Reviews -------------------------------------------------------------------------------------
 
 
-def data_suffix(path):
-    """Return the suffix of a data file in small letters, without a .gz behind it."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+def load_prepared(args, splits):
+    """Return the ``DatasetDict`` in --data, which must have the ``splits``.
+
+    If the folder of the preset is missing, prepare_data.py makes it first. On several processes the
+    first one does so while the others wait. --max-train-samples cuts the training split.
+    """
+    with process_state().main_process_first():
+        own = args.data == f"data/prepared/{args.preset}"
+        if own and not Path(args.data).exists():
+            print(f"{args.data} is missing, so prepare_data.py makes it first")
+            script = Path(__file__).with_name("prepare_data.py")
+            command = [sys.executable, script, "--preset", args.preset]
+            if code := subprocess.run(command).returncode:
+                sys.exit(code)
+    if not Path(args.data, "dataset_dict.json").exists():
+        fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
+    arguments_file = Path(args.data, ARGUMENTS_FILE)
+    if not arguments_file.exists() or "dataset" not in read_json(arguments_file):
+        fail(f"{args.data} was not made by prepare_data.py; read it with its --dataset {args.data}")
+    with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
+        books = datasets.load_from_disk(args.data)
+    for split in splits:
+        if split not in books:
+            fail(f"--data {args.data} has no split {split}, only {', '.join(books)}")
+    for split, rows in books.items():
+        for name in ("review_body", "review_title", "language"):
+            if rows.features.get(name) != datasets.Value("string"):
+                fail(f"--data {args.data}: {split} has no column {name!r} of texts")
+            if missing := rows.data.column(name).null_count:
+                fail(f"--data {args.data}: {missing} rows of {split} have no {name!r}")
+    if samples := getattr(args, "max_train_samples", None):
+        books["train"] = books["train"].select(range(min(samples, len(books["train"]))))
+    return books
+
+
+def load_texts(args, columns, language):
+    """Return a ``DatasetDict`` of texts, those of --dataset that may be in a ``language``.
+
+    ``columns`` is {the chapter's name: the name of the column in the data set}. Of a data set with
+    a folder for each language only that folder is read. A row without a language gets that of its
+    folder or, if --languages names one only, this one.
+    """
+    dataset, folders = find_dataset(args.dataset)
+    folder = language_folder(args.dataset, folders, language)
+    with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
+        if Path(dataset).exists():
+            splits = find_files(Path(dataset, folder or ""))
+        else:
+            splits = datasets.load_dataset(dataset, data_dir=folder)
+        texts = {split: texts_of(split, sources, columns) for split, sources in splits.items()}
+    if folder or len(args.languages) == 1:
+        for split, rows in texts.items():
+            texts[split] = rows.map(lambda row: {"language": row["language"] or language})
+    return datasets.DatasetDict(texts)
+
+
+def texts_of(split, sources, columns):
+    """Return the ``Dataset`` of the rows that ``read_texts`` yields."""
+    return datasets.Dataset.from_generator(
+        read_texts,
+        features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
+        # A folder for this run only. One that stays would keep what a changed file held before.
+        cache_dir=temporary_folder().name,
+        gen_kwargs={"split": split, "sources": sources, "columns": columns},
+    )
 
 
 @cache
-def find_files(path):
-    """Return {split: its data files} of a file or folder; print which files are ignored.
+def temporary_folder():
+    """Return a ``TemporaryDirectory``, which is removed when the process ends."""
+    return tempfile.TemporaryDirectory()
 
-    A split is a whole word of the file's name or of its folder's, as in Train.csv, test/1.csv and
-    devSet.csv. If no name has one, all files are train. Hidden files are ignored. Of a folder that
-    ``save_to_disk`` wrote, return {split: its ``Dataset``}.
+
+def read_texts(split, sources, columns):
+    """Yield each row of the ``sources`` as ``to_texts`` returns it; print how many there are.
+
+    ``sources`` is a list of files, or a ``Dataset``.
     """
-    if not path.is_dir():
-        return {"train": [path]}
-    if (path / "dataset_dict.json").exists():
-        return datasets.load_from_disk(path)
-    if (path / "state.json").exists():  # it has no splits
-        return {"train": datasets.load_from_disk(path)}
-    found, ignored = {}, []
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        name = file.relative_to(path)
-        if data_suffix(file) not in SUFFIXES or any(part.startswith(".") for part in name.parts):
-            ignored.append(str(name))
-            continue
-        words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", str(name))
-        words = {word.lower() for word in words}
-        splits = [split for split, names in SPLIT_WORDS.items() if words & names]
-        if len(splits) > 1:
-            fail(f"{file} names the splits {' and '.join(splits)}; rename it")
-        found.setdefault("".join(splits), []).append(file)
-    if not found:
-        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
-    if ignored:
-        print(f"Ignored in {path}: {', '.join(ignored[:10])}{', ...' if ignored[10:] else ''}")
-    without = found.pop("", [])
-    if found and without:
-        named = next(iter(found.values()))[0].name  # such as taste-test-reviews.csv
-        fail(f"{named} names a split, but {without[0]} does not; rename or move one of them")
-    return found or {"train": without}
+    for source in sources if isinstance(sources, list) else [sources]:
+        name, rows = "the data set", source
+        if isinstance(source, Path):
+            name, rows = source, read_rows(source, columns.values())
+        number, found = 0, {}
+        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
+        with explain_errors(f"cannot read {name}", remedy):
+            for row in rows:
+                number += 1
+                found.update(row)  # its keys are the columns of all rows so far
+                yield to_texts(row, columns)
+        if not found:
+            fail(f"{name} holds no reviews")
+        if columns["review_body"] not in found:
+            fail(f"{name} has the columns {', '.join(found)}; see --text-column")
+        print(f"{split}: {number:,} rows of {name}")
+
+
+def to_texts(row, columns):
+    """Return the texts of a row by the chapter's names. A language such as zh-CN becomes zh.
+
+    ``columns`` is {the chapter's name: the name of the column in the row}.
+    """
+    texts = {name: to_text(row.get(column), column) for name, column in columns.items()}
+    if texts["language"]:
+        texts["language"] = base_language(texts["language"])
+    return texts
 
 
 def to_text(value, column):
@@ -530,59 +632,8 @@ def to_text(value, column):
     return str(value).encode(errors="replace").decode().strip()  # half an emoji becomes "?"
 
 
-def to_texts(row, columns):
-    """Return the texts of a row under the chapter's names. A language such as zh-CN becomes zh.
-
-    ``columns`` is {the chapter's name: the name of the column in the row}.
-    """
-    texts = {name: to_text(row.get(column), column) for name, column in columns.items()}
-    if texts["language"]:
-        texts["language"] = base_language(texts["language"])
-    return texts
-
-
-def read_texts(split, sources, columns):
-    """Yield ``to_texts`` of each row of the ``sources``, files or what ``datasets`` has loaded."""
-    for source in sources:
-        name, rows = "the data set", source
-        if isinstance(source, Path):
-            name, rows = source, read_rows(source, columns.values())
-        number, found = 0, {}
-        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
-        with explain_errors(f"cannot read {name}", remedy):
-            for row in rows:
-                number += 1
-                found |= row
-                yield to_texts(row, columns)
-        if not found:
-            fail(f"{name} holds no reviews")
-        if columns["review_body"] not in found:
-            fail(f"{name} has the columns {', '.join(found)}; see --text-column")
-        print(f"{split}: {number:,} rows of {name}")
-
-
-@cache
-def cache_folder():
-    """Return a folder for this run only: a cache that stays has what a file held earlier."""
-    return tempfile.TemporaryDirectory()
-
-
-def load_texts(splits, columns):
-    """Return a ``DatasetDict`` of texts; ``splits`` is {split: its files or its ``Dataset``}."""
-    texts = datasets.DatasetDict()
-    for split, rows in splits.items():
-        sources = rows if isinstance(rows, list) else [rows]
-        texts[split] = datasets.Dataset.from_generator(
-            read_texts,
-            features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
-            cache_dir=cache_folder().name,
-            gen_kwargs={"split": split, "sources": sources, "columns": columns},
-        )
-    return texts
-
-
 def find_dataset(dataset):
-    """Return the path of a data set, or its name on the Hub, and the names of its folders.
+    """Return the path of a data set, or its name on the Hub, and what stands at its top level.
 
     If the Hub cannot be reached, the path is that of the local cache. This function fails at once
     where ``load_dataset()`` would try again and again for a minute.
@@ -595,22 +646,91 @@ def find_dataset(dataset):
             try:
                 info = huggingface_hub.dataset_info(dataset, timeout=10)
                 return dataset, {file.rfilename.split("/")[0] for file in info.siblings}
-            except (TransportError, OfflineModeIsEnabled):
-                with suppress(LocalEntryNotFoundError):
-                    path = Path(
-                        snapshot_download(dataset, repo_type="dataset", local_files_only=True)
-                    )
-                if not path.exists():
-                    raise
-    return path, {folder.name for folder in path.glob("*/")}
+            except (TransportError, OfflineModeIsEnabled) as error:
+                try:
+                    path = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
+                except LocalEntryNotFoundError:
+                    raise error from None
+    return path, {folder.name for folder in Path(path).glob("*/")}
 
 
 def language_folder(dataset, folders, language):
-    """Return which of the data set's folders has a language, such as es or es_MX, or None."""
+    """Return the one of the ``folders`` that is named after a language, as es or es_MX, or None."""
     found = [name for name in folders if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
     if len(found) > 1:
         fail(f"{dataset} has the folders {' and '.join(sorted(found))}; move one of them")
     return found[0] if found else None
+
+
+def language_code(language):
+    """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
+    code = base_language(language)
+    if not re.fullmatch("[a-z]{2,3}", code):
+        known = {name: code for code, name in LANGUAGES.items()}
+        remedy = f"give {known[code]}" if code in known else "give one such as en or es"
+        fail(f"{language} is not the code of a language; {remedy}")
+    return code
+
+
+def base_language(code):
+    """Return the first part of a language code in small letters, such as zh of zh-CN."""
+    return re.split("[-_]", code.lower())[0]
+
+
+# ---- Files of reviews ----------------------------------------------------------------------------
+
+# The words that say in a file's name which split it holds.
+SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
+}
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+
+
+@cache
+def find_files(path):
+    """Return {split: its data files} of a file or folder; print which files are ignored.
+
+    A file of a folder belongs to the split that is a whole word in its path, as in Train.csv,
+    test/1.csv and devSet.csv. If no path names a split, all files are train, and so is a single
+    file. Hidden files are ignored. Of a folder that ``save_to_disk`` wrote, return {split: its
+    ``Dataset``}.
+    """
+    if not path.is_dir():
+        return {"train": [path]}
+    if (path / "dataset_dict.json").exists():
+        return datasets.load_from_disk(path)
+    if (path / "state.json").exists():  # it has no splits
+        return {"train": datasets.load_from_disk(path)}
+    found, unnamed, ignored = {}, [], []
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path)
+        if data_suffix(file) not in SUFFIXES or any(part.startswith(".") for part in name.parts):
+            ignored.append(str(name))
+            continue
+        words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", str(name))  # dev and Set of devSet
+        words = {word.lower() for word in words}
+        splits = [split for split, names in SPLIT_WORDS.items() if words & names]
+        if len(splits) > 1:
+            fail(f"{file} names the splits {' and '.join(splits)}; rename it")
+        elif splits:
+            found.setdefault(splits[0], []).append(file)
+        else:
+            unnamed.append(file)
+    if not found and not unnamed:
+        fail(f"{path} has no files of the types {' '.join(SUFFIXES)}")
+    if ignored:
+        print(f"Ignored in {path}: {', '.join(ignored[:10])}{', ...' if ignored[10:] else ''}")
+    if found and unnamed:
+        named = next(iter(found.values()))[0].name  # such as taste-test-reviews.csv
+        fail(f"{named} names a split, but {unnamed[0]} does not; rename or move one of them")
+    return found or {"train": unnamed}
+
+
+def data_suffix(path):
+    """Return the suffix of a data file in lower case: ".csv" of A.CSV and of a.csv.gz."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def read_rows(path, asked=()):
@@ -624,10 +744,11 @@ def read_rows(path, asked=()):
 
     def to_row(pairs):
         row = dict(pairs)
-        names = [name for name, _ in pairs] if len(row) < len(pairs) else []
-        for name in names:
-            if names.count(name) > 1 and name in (asked or names):
-                fail(f"{path} has two columns {name!r}; rename one of them")
+        if len(row) < len(pairs):
+            names = [name for name, _ in pairs]
+            for name in asked or names:
+                if names.count(name) > 1:
+                    fail(f"{path} has two columns {name!r}; rename one of them")
         return row
 
     if suffix == ".parquet":
@@ -669,8 +790,11 @@ def read_json_rows(path, file, to_row):
     is_list = file.read(1000).lstrip().startswith("[")
     file.seek(0)
     for number, line in enumerate([file.read()] if is_list else file):
+        if not line.strip():
+            continue
         try:
-            content = json.loads(line.rstrip(), object_pairs_hook=to_row) if line.strip() else []
+            # Without the line's end, so that an error is on this line and not on the next one
+            content = json.loads(line.rstrip(), object_pairs_hook=to_row)
         except json.JSONDecodeError as error:
             remedy = "the file must be one list of rows, or have one row on each line"
             fail(f"{path}, line {number + error.lineno} is not JSON: {error.msg}; {remedy}")
@@ -680,54 +804,26 @@ def read_json_rows(path, file, to_row):
             yield row
 
 
-def base_language(code):
-    """Return the first part of a language code in small letters, such as zh of zh-CN."""
-    return re.split("[-_]", code.lower())[0]
+def write_rows(rows, path):
+    """Write the rows, a list of dictionaries, to a .csv or .jsonl file."""
+    options = {"mode": "w", "encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
+    with new_files(path.parent) as folder, open(folder / path.name, **options) as file:
+        if path.suffix == ".csv":
+            columns = dict.fromkeys(chain(*rows))  # those of all rows, each once and in order
+            writer = csv.DictWriter(file, list(columns))
+            writer.writeheader()
+            for row in rows:
+                writer.writerow({name: to_cell(value) for name, value in row.items()})
+        else:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
 
-def language_code(language):
-    """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
-    code = base_language(language)
-    if not re.fullmatch("[a-z]{2,3}", code):
-        codes = {name: code for code, name in LANGUAGES.items()}
-        remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
-        fail(f"{language} is not the code of a language; {remedy}")
-    return code
-
-
-def load_prepared(args, splits):
-    """Return the ``DatasetDict`` in --data, which must have the ``splits``.
-
-    If the folder of the preset is missing, prepare_data.py makes it first. On several processes the
-    first one does so while the others wait. --max-train-samples cuts the training split.
-    """
-    with process_state().main_process_first():
-        own = args.data == f"data/prepared/{args.preset}"
-        if own and not Path(args.data).exists():  # a damaged one may hold other data, so it stays
-            print(f"{args.data} is missing, so prepare_data.py makes it first")
-            script = Path(__file__).with_name("prepare_data.py")
-            command = [sys.executable, script, "--preset", args.preset]
-            if code := subprocess.run(command).returncode:
-                sys.exit(code)
-    if not Path(args.data, "dataset_dict.json").exists():
-        fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
-    mark = Path(args.data, MARK)
-    if not mark.exists() or "dataset" not in read_json(mark):
-        fail(f"{args.data} was not made by prepare_data.py; read it with its --dataset {args.data}")
-    with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
-        books = datasets.load_from_disk(args.data)
-    for split in splits:
-        if split not in books:
-            fail(f"--data {args.data} has no split {split}, only {', '.join(books)}")
-    for split, rows in books.items():
-        for name in ("review_body", "review_title", "language"):
-            if rows.features.get(name) != datasets.Value("string"):
-                fail(f"--data {args.data}: {split} has no column {name!r} of texts")
-            if missing := rows.data.column(name).null_count:
-                fail(f"--data {args.data}: {missing} rows of {split} have no {name!r}")
-    if samples := getattr(args, "max_train_samples", None):
-        books["train"] = books["train"].select(range(min(samples, len(books["train"]))))
-    return books
+def to_cell(value):
+    """Return what CSV holds of a value: true, false, lists and objects as in JSON."""
+    if isinstance(value, (bool, list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
 
 
 # ---- The checkpoint --model ----------------------------------------------------------------------
@@ -737,16 +833,14 @@ def load_prepared(args, splits):
 def explain_checkpoint_errors(model):
     """Turn any error about the checkpoint --model into one line."""
     remedy = "name the folder or Hub id of a checkpoint"
-    with explain_errors(f"cannot load --model {model}", remedy):
+    # Foreign files may raise anything, such as an ImportError.
+    with explain_errors(f"cannot load --model {model}", remedy, errors=Exception):
         if not Path(model).is_dir():
             cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
             if not isinstance(cached, str):  # a path; else None or a note that the file is missing
                 # This fails at once where from_pretrained() tries again for half a minute.
                 huggingface_hub.model_info(model, timeout=10)
-        try:
-            yield
-        except Exception as error:  # foreign files may raise anything, such as an ImportError
-            raise ValueError from error
+        yield
 
 
 def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
@@ -754,25 +848,29 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     freeze_constants(model)
     check_checkpoint(args, tokenizer, model, loading_info, list(texts))
 
-    # mT5 has a head (lm_head) apart from its embeddings, but its configuration says that the two
-    # are tied. Whatever ties them again, as resizing does, would overwrite the head.
+    # mT5 has a head (lm_head) apart from its embeddings, but transformers says in its configuration
+    # that the two are tied. Whatever ties them again, as resizing does, would overwrite the head.
     head = model.get_output_embeddings().weight
     uses = [weight is head for _, weight in model.named_parameters(remove_duplicate=False)]
-    model.config.tie_word_embeddings = sum(uses) > 1
+    model.config.tie_word_embeddings = sum(uses) > 1  # one use is the head itself
 
     generation_config = model.generation_config
     generation_config.max_length = None  # max_new_tokens, which the scripts set, takes its place
     if args.num_beams:
         generation_config.num_beams = args.num_beams
-    # <extra_id_0> and the like belong to pre-training. So do the rows of the head without a token.
+    # Never write <extra_id_0> and the like, which are of mT5's pre-training, or the rows of the
+    # head that only fill it up and have no token.
     pieces = tokenizer.convert_ids_to_tokens(range(len(head)))
     unwanted = [i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
     generation_config.suppress_tokens = unwanted or None
     adapt_other_families(args, tokenizer, model)
+    try_checkpoint(args, tokenizer, model)
 
-    # Try what the training will do, so that a model that cannot do it ends the run now.
+
+def try_checkpoint(args, tokenizer, model):
+    """Compute one loss and generate one token, so that a model that cannot ends the run now."""
     with explain_checkpoint_errors(args.model), torch.no_grad():
-        settings = copy.deepcopy(generation_config)  # generate() fills in defaults
+        settings = copy.deepcopy(model.generation_config)  # generate() fills in defaults
         settings.validate(strict=True)  # what is not valid could not be saved
         settings.max_new_tokens = 1
         ids = tokenizer("Good", max_length=args.max_target_length, truncation=True)["input_ids"]
@@ -783,7 +881,7 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
 
 
 def check_checkpoint(args, tokenizer, model, loading_info, texts):
-    """End the run if a checkpoint is of a wrong type or damaged, or its tokenizer not its own."""
+    """End the run if a checkpoint is not supported or damaged, or has another one's tokenizer."""
     name, kind = f"--model {args.model}", model.config.model_type
     if kind != "gpt2" and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         fail(f"{name} is a {kind}, which is not supported; README has a list of models")
@@ -793,14 +891,16 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
     if not all(weight.isfinite().all() for weight in weights.values()):
         fail(f"{name} has weights that are not finite numbers; get its files again")
 
+    # A wrong tokenizer still runs, and a model would learn from its pieces of nonsense.
     remedy = "copy the files of the one that it was trained with to it"
     encoded = tokenizer(texts)["input_ids"]
     decoded = tokenizer.batch_decode(encoded, skip_special_tokens=True)
     before, after = (unicodedata.normalize("NFKC", " ".join(t)).lower() for t in (texts, decoded))
-    if 2 * (Counter(before) & Counter(after)).total() < len(before):
+    letters_kept = (Counter(before) & Counter(after)).total()
+    if letters_kept < len(before) / 2:
         fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
     pieces = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
-    size = len(model.get_output_embeddings().weight)
+    size = len(model.get_output_embeddings().weight)  # at most some rows of it have no token
     if not size / 2 < max(pieces) < size:
         fail(f"{name} writes {size} tokens, but its tokenizer has {max(pieces) + 1}; {remedy}")
     stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
@@ -830,8 +930,8 @@ def adapt_other_families(args, tokenizer, model):
         if part == "encoder" and not model.config.is_encoder_decoder:
             limit -= args.max_target_length  # GPT-2 writes the title behind the review
         if getattr(args, flag) > limit:
-            flag = f"--{flag.replace('_', '-')} {limit}"
-            fail(f"--model {args.model} has too few positions; give {flag}")
+            remedy = f"give --{flag.replace('_', '-')} {limit}"
+            fail(f"--model {args.model} has too few positions; {remedy}")
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
     if generation_config.num_beams in (None, 1):  # settings for beams could not be saved
@@ -876,7 +976,8 @@ def set_language_codes(model_inputs, languages, tokenizer):
 
 RESAMPLES = 1000  # of the bootstrap
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-# The languages whose sentences Punkt knows and, but for the last two, whose stems Snowball knows.
+# The languages with rules for sentences, in the package punkt, and for stems, in Snowball. Snowball
+# has none for the last two.
 LANGUAGES = {
     "en": "english", "es": "spanish", "de": "german", "fr": "french",
     "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
@@ -922,7 +1023,7 @@ class WordTokenizer:
 
 
 class Rouge(evaluate.Metric):
-    """ROUGE (Lin 2004, aclanthology.org/W04-1013), as ``evaluate.load("rouge")``.
+    """ROUGE (Lin 2004, aclanthology.org/W04-1013), with the methods of ``evaluate.load("rouge")``.
 
     It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
     ``scoring`` is the value of --rouge. ``compute()`` also takes ``languages``, a code per row. It
@@ -943,20 +1044,24 @@ class Rouge(evaluate.Metric):
         languages = languages or ["en"] * len(predictions)
         if use_stemmer is None:
             use_stemmer = self.config_name != "rouge_score"
-        scorers = {}
-        for language in set(languages):
-            tokenizer = None  # the one of rouge_score
-            if self.config_name == "language":
-                tokenizer = WordTokenizer(language, use_stemmer)
-            scorers[language] = RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
-        scores = {name: [] for name in ROUGE_TYPES}
-        for prediction, reference, language in zip(predictions, references, languages, strict=True):
-            row = scorers[language].score(reference, prediction)
-            for name in ROUGE_TYPES:
-                scores[name].append(row[name].fmeasure)
+        scorers = {language: self.scorer(language, use_stemmer) for language in set(languages)}
+        scores = [
+            scorers[language].score(reference, prediction)
+            for prediction, reference, language in zip(
+                predictions, references, languages, strict=True
+            )
+        ]
+        f1 = {name: [score[name].fmeasure for score in scores] for name in ROUGE_TYPES}
         if not use_aggregator:
-            return scores
-        return {name: float(np.mean(f1)) for name, f1 in scores.items()}
+            return f1
+        return {name: float(np.mean(values)) for name, values in f1.items()}
+
+    def scorer(self, language, use_stemmer):
+        """Return a ``RougeScorer`` with the words of --rouge."""
+        tokenizer = None  # the one of rouge_score
+        if self.config_name == "language":
+            tokenizer = WordTokenizer(language, use_stemmer)
+        return RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
 
 
 def score_rows(metric, summaries, rows):
@@ -975,8 +1080,9 @@ def bootstrap(values):
     """Return {column: {"f1", "low", "high", "p"}} of a ``DataFrame`` with one row per review.
 
     f1 is the mean. The rows are drawn again, with replacement, RESAMPLES times; the means of 95% of
-    the draws lie from low to high. p is two-sided, for a mean of zero: twice the share of draws
-    on its other side. Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
+    the draws lie from low to high (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
+    section 13.3). p is two-sided, for a mean of zero: twice the share of draws whose mean has the
+    other sign, or is zero. The 1 in it stands for the rows as they are, so that p is never 0.
     """
     rng = np.random.default_rng(seed=42)
     rows = values.to_numpy()
@@ -996,16 +1102,15 @@ def score_beside_lead_3(metric, rows, summaries=None):
     are "lead-3" and, with summaries, "model" and "difference", which is paired row by row.
     """
     sentences = map(sent_tokenize, rows["review_body"], rows["language"])
-    lead_3 = ["\n".join(text[:3]) for text in sentences]
-    systems = {"lead-3": score_rows(metric, lead_3, rows)}
+    lead_3 = score_rows(metric, ["\n".join(text[:3]) for text in sentences], rows)
+    systems = {"lead-3": lead_3}
     if summaries is not None:
-        systems["model"] = score_rows(metric, summaries, rows)
-        systems["difference"] = systems["model"] - systems["lead-3"]
+        model = score_rows(metric, summaries, rows)
+        systems = {"model": model, "lead-3": lead_3, "difference": model - lead_3}
     languages = np.array(rows["language"][:])
-    groups = {code: languages == code for code in sorted(set(languages.tolist()))}
-    groups["all"] = np.full(len(languages), True)
     scores = {}
-    for language, chosen in groups.items():
+    for language in [*sorted(set(languages.tolist())), "all"]:
+        chosen = (languages == language) | (language == "all")
         scores[language] = {"rows": int(chosen.sum())}
         for name, values in systems.items():
             scores[language][name] = bootstrap(values[chosen])
@@ -1023,11 +1128,14 @@ def format_scores(scores, split):
         if language == "all" and len(scores) == 2:
             continue  # the one language has the same rows
         lines.append(f"{language}, {systems['rows']:,} rows")
-        for name, system in (("model", "model"), ("lead-3", "lead-3"), ("diff.", "difference")):
-            if system in systems:
-                cells = systems[system].values()
-                intervals = ["{f1:.2f} [{low:.2f},{high:.2f}]".format(**cell) for cell in cells]
-                lines.append(line(name, intervals))
+        for name, label in (("model", "model"), ("lead-3", "lead-3"), ("difference", "diff.")):
+            if name in systems:
+                cells = systems[name].values()
+                lines.append(
+                    line(
+                        label, ["{f1:.2f} [{low:.2f},{high:.2f}]".format(**cell) for cell in cells]
+                    )
+                )
         if "difference" in systems:
             cells = systems["difference"].values()
             lines.append(line("p", [format_p(cell["p"]) for cell in cells]))
@@ -1036,7 +1144,7 @@ def format_scores(scores, split):
 
 
 def format_p(p):
-    """Return p as text; no p is smaller than that of a difference that all draws have."""
+    """Return p as text, with "≤" if it is the smallest that ``bootstrap`` can return."""
     smallest = 2 / (RESAMPLES + 1)
     return f"≤ {smallest:.3f}" if p <= smallest else f"{p:.3f}"
 
@@ -1054,7 +1162,7 @@ def which_is_better(difference):
 def print_scores(args, scores, rows):
     """Print the table of a training, and a command that summarizes one of the ``rows``."""
     print("\n" + format_scores(scores, "validation"))
-    review = shlex.quote(min(rows["review_body"], key=len))
+    review = shlex.quote(min(rows["review_body"], key=len))  # the shortest fits the screen best
     print(f"\nSaved in {args.output_dir}. Try this, or a review of your own:")
     print(printable(f"python predict.py --model {args.output_dir} {review}"))
 
@@ -1066,7 +1174,7 @@ def save_results(folder, args, scores, log_history, finished=False):
     eval_loss, eval_rouge1, ... ``finished`` says whether the run has ended.
     """
     arguments = run_arguments(args)
-    write_json(folder / MARK, {**arguments, "finished": finished})
+    write_json(folder / ARGUMENTS_FILE, {**arguments, "finished": finished})
     arguments = {name: for_others(value) for name, value in arguments.items()}
     names = ["torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk"]
     versions = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
@@ -1103,7 +1211,7 @@ def draw_training(path, log, lead_3):
 
 def write_model_card(path, args, arguments, scores):
     """Write what the Hub shows of a model: languages, data, scores, hyperparameters."""
-    dataset = read_json(Path(args.data, MARK))["dataset"]
+    dataset = read_json(Path(args.data, ARGUMENTS_FILE))["dataset"]
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
         base_model=None if Path(args.model).exists() else args.model,
@@ -1139,17 +1247,20 @@ def create_repository(args):
     """Make the Hub repository --push-to-hub, if there is none; end the run if that is refused."""
     remedy = "log in with `hf auth login`, or train without --push-to-hub"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
-        # Other calls wait for ever for a Hub that does not answer.
+        # create_repo() takes no timeout: with a Hub that does not answer it would wait for ever.
         huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
         huggingface_hub.create_repo(
-            args.push_to_hub, private=args.hub_private or None, exist_ok=True
+            args.push_to_hub,
+            private=args.hub_private or None,
+            exist_ok=True,  # None: as usual
         )
 
 
 def wait_for_upload(args, upload, is_last=False):
     """Wait until an ``upload``, a future or None, has ended.
 
-    If it has failed, print the command that uploads the model later. The last one ends the run.
+    If it has failed, print the command that uploads the model later. If this was the last upload
+    of the run, the run ends with an error.
     """
     if upload is None or upload.exception() is None:  # exception() waits for the end
         return

@@ -5,7 +5,7 @@ transformers; here the model's generate() is called.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # these rows of the test split
-    python predict.py "I could not put it down."         # your own; - reads one from standard input
+    python predict.py "I could not put it down."         # a review of your own
     python predict.py --input reviews.csv --output titles.csv
     python predict.py --model results/sample-accelerate --split test
 
@@ -13,12 +13,10 @@ Reads   --model, a folder that a training script wrote or a Hub id, and reviews:
         line, from a file, or by default from the test split of the data that the model was trained
         on.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
-        "summary", to a .csv or .jsonl file. --split prints a table of scores.
-Takes   seconds. With the training's flags, --split validation prints its scores again.
+        "summary", to a .csv or .jsonl file. With --split it prints a table of scores instead.
+Takes   seconds; a split of the sample about half a minute.
 """
 
-import csv
-import json
 import os
 import sys
 from itertools import chain
@@ -31,10 +29,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import common
 
-# What each --preset sets. A flag on the command line overrides it.
+# What each --preset sets. A flag on the command line overrides it. None means: the data on which
+# the model was trained, and bf16 if the GPU or the CPU has it.
 PRESETS = {
-    "sample": {"model": "results/sample-trainer", "batch_size": 32, "bf16": False, "data": None},
-    "amazon": {"model": "results/amazon-trainer", "batch_size": 64, "bf16": None, "data": None},
+    "sample": {"model": "results/sample-trainer", "data": None, "batch_size": 32, "bf16": False},
+    "amazon": {"model": "results/amazon-trainer", "data": None, "batch_size": 64, "bf16": None},
 }
 
 
@@ -73,36 +72,56 @@ def check_output_file(args):
 def read_reviews(args):
     """Return the rows to summarize, a list of dictionaries, and the name of their review column."""
     if args.text:
-        if "-" in args.text and sys.stdin is None:
-            common.fail("standard input is closed")
-        if "-" in args.text:
-            sys.stdin.reconfigure(errors="replace")  # for bytes that are no UTF-8
-        texts = [sys.stdin.read() if text == "-" else text for text in args.text]
-        # On the command line too, such bytes are replaced.
-        texts = [os.fsencode(text).decode(errors="replace") for text in texts]
-        return [{"review_body": text} for text in texts], "review_body"
+        return [{"review_body": text} for text in read_texts(args.text)], "review_body"
     if args.input:
-        with common.explain_errors(f"cannot read --input {args.input}", "it must be in UTF-8"):
-            rows = list(common.read_rows(args.input))
-        if not rows:
-            common.fail(f"--input {args.input} holds no reviews")
-        columns = dict.fromkeys(chain(*rows))
-        column = "text" if list(columns) == ["text"] else args.text_column  # of a .txt file
-        if column not in columns:
-            columns = ", ".join(columns)
-            common.fail(f"--input {args.input} has the columns {columns}; see --text-column")
-        return rows, column
+        return read_input(args)
     if args.split:
         return list(common.load_prepared(args, [args.split])[args.split]), "review_body"
+    return read_examples(args), "review_body"
+
+
+def read_texts(texts):
+    """Return the reviews of the command line; that of "-" is read from standard input."""
+    if "-" in texts:
+        if sys.stdin is None:
+            common.fail("standard input is closed")
+        sys.stdin.reconfigure(errors="replace")  # for bytes that are not UTF-8
+    texts = [sys.stdin.read() if text == "-" else text for text in texts]
+    return [os.fsencode(text).decode(errors="replace") for text in texts]  # likewise
+
+
+def read_input(args):
+    """Return the rows of the file --input, and the name of their review column."""
+    with common.explain_errors(f"cannot read --input {args.input}", "it must be in UTF-8"):
+        rows = list(common.read_rows(args.input))
+    if not rows:
+        common.fail(f"--input {args.input} holds no reviews")
+    # The lines of a .txt file get the column "text".
+    column = "text" if args.input.lower().endswith((".txt", ".txt.gz")) else args.text_column
+    columns = dict.fromkeys(chain(*rows))  # of all rows, each once
+    if column not in columns:
+        columns = ", ".join(columns)
+        common.fail(f"--input {args.input} has the columns {columns}; see --text-column")
+    return rows, column
+
+
+def read_examples(args):
+    """Return the rows --examples of the test split, by default the first one of each language.
+
+    Data without a test split has validation rows for that.
+    """
     books = common.load_prepared(args, [])
     if not {"test", "validation"} & set(books):
-        common.fail(f"{args.data} has neither test nor validation reviews; give some, or --input")
+        common.fail(f"{args.data} has neither test nor validation reviews; type some, or --input")
     rows = list(books["test" if "test" in books else "validation"])
-    if args.examples is None:  # one row of each language
-        return list({row["language"]: row for row in reversed(rows)}.values()), "review_body"
+    if args.examples is None:
+        first = {}
+        for row in rows:
+            first.setdefault(row["language"], row)
+        return list(first.values())
     if min(args.examples) < 0 or max(args.examples) >= len(rows):
         common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
-    return [rows[number] for number in args.examples], "review_body"
+    return [rows[number] for number in args.examples]
 
 
 def load_model(args):
@@ -116,7 +135,8 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    model.generation_config.max_new_tokens = args.max_target_length  # the default is 20
+    model.generation_config.max_new_tokens = args.max_target_length
+    # The same as for a training. GPT-2 also gets padding on the left, as it goes on at the right.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -124,7 +144,8 @@ def load_model(args):
 def generate(reviews, languages, tokenizer, model, max_input_length):
     """Return the summaries that the model writes for a batch of reviews."""
     reviews = [common.task_prefix(model) + review for review in reviews]
-    # GPT-2 continues a text, so a prompt follows the review. "only_first" does not cut it off.
+    # GPT-2 continues a text, so a prompt follows the review. Only the review is cut off if it is
+    # too long ("only_first").
     prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(reviews, prompts, max_length=max_input_length, truncation="only_first")
     inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50
@@ -142,16 +163,18 @@ def generate(reviews, languages, tokenizer, model, max_input_length):
 def summarize(reviews, languages, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
     summaries = [""] * len(reviews)
-    # Reviews of about one length share a batch, which saves padding. The longest come first, so
-    # that a lack of memory shows at once.
+    # Reviews of similar length share a batch, which saves padding. The longest come first, so that
+    # a lack of memory shows at once.
     order = [row for row, review in enumerate(reviews) if review]
     order.sort(key=lambda row: len(reviews[row]), reverse=True)
     starts = range(0, len(order), args.batch_size)
-    # disable=None shows the bar on a terminal only.
-    for start in tqdm(starts, "Summarize", disable=None if len(starts) > 1 else True, leave=False):
+    # disable=None shows the bar on a terminal only. A single batch has no bar.
+    disable = True if len(starts) == 1 else None
+    for start in tqdm(starts, "Summarize", disable=disable, leave=False):
         batch = order[start : start + args.batch_size]
-        texts, codes = [reviews[row] for row in batch], [languages[row] for row in batch]
-        written = generate(texts, codes, tokenizer, model, args.max_input_length)
+        batch_reviews = [reviews[row] for row in batch]
+        batch_languages = [languages[row] for row in batch]
+        written = generate(batch_reviews, batch_languages, tokenizer, model, args.max_input_length)
         for row, summary in zip(batch, written, strict=True):
             summaries[row] = summary.strip()
     return summaries
@@ -165,39 +188,17 @@ def print_summary(review, title, summary):
     print(common.printable(f"'>>> Summary: {summary}'"))
 
 
-def to_cell(value):
-    """Return what CSV holds of a value: true, false, lists and objects as in JSON."""
-    if isinstance(value, (bool, list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return value
-
-
-def write_rows(rows, path):
-    """Write the rows, a list of dictionaries, to a CSV or JSON Lines file."""
-    options = {"mode": "w", "encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
-    with common.new_files(path.parent) as folder, open(folder / path.name, **options) as file:
-        if path.suffix == ".csv":
-            columns = dict.fromkeys(chain(*rows))  # those of all rows, each once and in order
-            writer = csv.DictWriter(file, list(columns))
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({name: to_cell(value) for name, value in row.items()})
-        else:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-
-
 def main():
     args = parse_args()
     if args.output:
         check_output_file(args)
 
-    # 1. The model, and the data that it was trained on
-    mark = Path(args.model, common.MARK)
-    if args.model == PRESETS[args.preset]["model"] and not mark.exists():
+    # 1. The model, and the data that it was trained on, which its training wrote down
+    arguments_file = Path(args.model, common.ARGUMENTS_FILE)
+    if args.model == PRESETS[args.preset]["model"] and not arguments_file.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data is None:  # the data of the training, if a training script wrote --model
-        trained = common.read_json(mark) if mark.exists() else {}
+    if args.data is None:
+        trained = common.read_json(arguments_file) if arguments_file.exists() else {}
         args.data = trained.get("data", f"data/prepared/{args.preset}")
     tokenizer, model = load_model(args)
 
@@ -205,9 +206,9 @@ def main():
     rows, column = read_reviews(args)
     if any("summary" in row for row in rows):
         common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
-    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
-    codes = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [common.base_language(str(code)) for code in codes]
+    reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # "" for no value
+    languages = [args.language or row.get("language") or "unknown" for row in rows]
+    languages = [common.base_language(str(language)) for language in languages]
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
@@ -222,7 +223,7 @@ def main():
         scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
         print(common.format_scores(scores, args.split))
     if args.output:
-        write_rows(rows, Path(args.output))
+        common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
     elif not args.split:
         for review, row in zip(reviews, rows, strict=True):

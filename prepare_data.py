@@ -7,10 +7,12 @@ summarization".
     python prepare_data.py --preset amazon      # the chapter's corpus, from the Hub
     python prepare_data.py --data data/prepared/own --dataset own.csv --languages en --categories
 
-Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet. In
-        the last example --categories without a name keeps the reviews of all products.
-Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk,
-        title_lengths.png and tiny-mt5/, the untrained model that --preset sample starts from.
+In the last example --categories without a name keeps the reviews of all products.
+
+Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet.
+Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk, the flags in
+        arguments.json, title_lengths.png and, for --preset sample, tiny-mt5/, the untrained model
+        that the training starts from.
 Takes   about 15 seconds for the sample.
 """
 
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import DatasetDict, concatenate_datasets, load_dataset
+from datasets import DatasetDict, concatenate_datasets
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer
 
@@ -58,68 +60,62 @@ def parse_args():
     args.languages = list(dict.fromkeys(map(common.language_code, args.languages)))  # each once
     for language in args.languages:
         if language not in common.LANGUAGES:
-            print(f"There are no rules for {language}: sentences end as in English, without stems.")
+            print(f"There are no rules for {language}: its sentences are split as English ones.")
     return args
 
 
-def load_reviews(args, dataset, folders, language):
+def load_reviews(args, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
     Its columns have the chapter's names and hold texts, or None where there is no text.
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    folder = common.language_folder(args.dataset, folders, language)
-    with common.explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
-        if Path(dataset).exists():
-            # Differs from the chapter: load_dataset() would guess types, and change what it reads.
-            reviews = common.find_files(Path(dataset, folder or ""))
-        else:
-            # The chapter's load_dataset("amazon_reviews_multi", "es")
-            reviews = load_dataset(args.dataset, data_dir=folder)
-        reviews = common.load_texts(reviews, columns)
-    # Rows without a language have that of their folder, or the only one that was asked for.
-    if folder or len(args.languages) == 1:
-        reviews = reviews.map(lambda example: {"language": example["language"] or language})
-    found = first_split(reviews).unique("language")
-    others = ", ".join(str(code) for code in found[:20] if code != language)
+    # Differs from the chapter: its load_dataset("amazon_reviews_multi", "es") guesses the types of
+    # files, so that a title "007" becomes 7. Here each value is the text that stands in the file.
+    reviews = common.load_texts(args, columns, language)
+    split = main_split(reviews)
+    found = reviews[split].unique("language")
     if found == [None]:
         common.fail(f"{args.dataset} has no column 'language'; name one with --languages")
     if language not in found:
-        print(f"No review of {args.dataset} is in {language}, only in {others}")
+        others = ", ".join(str(code) for code in found[:20])
+        print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
         return None
-    rule = f"in {others}, not in {language} (--languages)"
-    return keep_rows(reviews, lambda example: example["language"] == language, rule)
+    return keep_rows(
+        reviews, lambda example: example["language"] == language, f"not in {language} (--languages)"
+    )
 
 
-def first_split(dataset):
-    """Return the training split, or the first split if there is no train."""
-    return dataset["train" if "train" in dataset else next(iter(dataset))]
+def main_split(dataset):
+    """Return "train" or, if there is no such split, the name of the first one."""
+    return "train" if "train" in dataset else next(iter(dataset))
 
 
-def keep_rows(dataset, keep, rule):
-    """Return the rows for which ``keep(example)`` is true; print how many the ``rule`` drops.
+def keep_rows(dataset, keep, reason):
+    """Return the rows for which ``keep(example)`` is true; print how many are dropped, and why.
 
-    A split without rows is removed. If that is train, or without a train the first, the run ends.
+    A split without rows is removed. If it is the ``main_split``, the run ends.
     """
     kept = dataset.filter(keep)
     for split, rows in dataset.items():
         dropped = len(rows) - len(kept[split])
         if dropped:
-            print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {rule}")
-        if dropped == len(rows) and kept[split] is first_split(kept):
-            common.fail(f"no review is left in {split}: {dropped:,} {rule}")
-        elif dropped == len(rows):
+            print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {reason}")
+        if len(kept[split]) == 0:
+            if split == main_split(dataset):
+                common.fail(f"no review is left in {split}: {dropped:,} {reason}")
             print(f"{split} is left out")
             del kept[split]
     return kept
 
 
 def show_samples(dataset, num_samples=3, seed=42):
-    """Print a few random rows of the ``first_split``."""
-    rows = first_split(dataset)
+    """Print a few random rows of the ``main_split``."""
+    rows = dataset[main_split(dataset)]
     sample = rows.shuffle(seed=seed).select(range(min(num_samples, len(rows))))
     for example in sample:
+        # printable() escapes characters that would steer the terminal.
         print(common.printable(f"\n'>> Title: {example['review_title']}'"))
         print(common.printable(f"'>> Review: {example['review_body']}'"))
 
@@ -147,26 +143,32 @@ def draw_lengths(dataset):
         title = list(map(common.count_words, batch["review_title"], languages))
         tables.append(pd.DataFrame({"language": languages, "review": review, "title": title}))
     words = pd.concat(tables, ignore_index=True)
-    languages = sorted(words["language"].unique())
-    any_short = (words["title"] < MIN_TITLE_WORDS).any()
-    figure = Figure(figsize=(10, 3 * len(languages)), layout="constrained")
-    grid = figure.subplots(len(languages), 2, squeeze=False)
-    for row, language in zip(grid, languages, strict=True):
-        group = words[words["language"] == language]
-        is_short = group["title"] < MIN_TITLE_WORDS
+    groups = words.groupby("language")
+    figure = Figure(figsize=(10, 3 * len(groups)), layout="constrained")
+    grid = figure.subplots(len(groups), 2, squeeze=False)
+    for row, (language, group) in zip(grid, groups, strict=True):
         for axes, name in zip(row, ["review", "title"], strict=True):
-            counts = group[name]
-            longest = int(counts.quantile(0.99))  # a few very long texts would hide the rest
+            longest = int(group[name].quantile(0.99))  # a few very long texts would hide the rest
             step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
-            parts = {"kept": counts[~is_short]}
-            if any_short:
-                parts["dropped: a title of one or two words"] = counts[is_short]
-            edges = np.arange(0, longest + step + 1, step)
-            axes.hist(list(parts.values()), edges, stacked=True, label=list(parts))
+            axes.hist(group[name], np.arange(0, longest + step + 1, step))
             axes.set(title=f"Words in a {name}, {language}", xlabel="words", ylabel="reviews")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        if (group["title"] < MIN_TITLE_WORDS).any():
+            label = "Reviews with shorter titles are dropped."
+            row[1].axvline(MIN_TITLE_WORDS, color="black", linestyle="--", label=label)
+            row[1].legend()
     figure.supxlabel("The longest 1% of reviews and titles are not drawn.", fontsize=8)
     return figure
+
+
+def add_validation_split(dataset, args):
+    """Make a share of the training rows, --validation-share, the validation split."""
+    if not args.validation_share:
+        print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
+        return
+    with common.explain_errors("cannot take --validation-share of train", "give another one"):
+        parts = dataset["train"].train_test_split(args.validation_share, seed=args.seed)
+    dataset["train"], dataset["validation"] = parts["train"], parts["test"]
+    print(f"validation: {len(parts['test']):,} of these rows of train, by --validation-share")
 
 
 def column_values(rows, column):
@@ -176,7 +178,7 @@ def column_values(rows, column):
 
 
 def count_shared(rows, train, column):
-    """Return how many texts in a column of the ``rows`` also occur in that of ``train``."""
+    """Return how many texts in a column of the ``rows`` also occur in this column of ``train``."""
     texts = Counter(column_values(rows, column))
     shared = set(texts).intersection(column_values(train, column))
     return sum(texts[text] for text in shared)
@@ -196,13 +198,12 @@ def print_splits(books):
 
 def main():
     args = parse_args()
-    common.check_folder(args.data, args.dataset)  # ends the run if it holds what we did not write
+    common.check_folder(args.data, args.dataset)  # ends the run if others have written to it
 
     # 1. Load the reviews of each language and look at them
-    corpus = {}
-    dataset, folders = common.find_dataset(args.dataset)  # on the disk or on the Hub
+    corpus = {}  # {language: DatasetDict}
     for language in args.languages:
-        if reviews := load_reviews(args, dataset, folders, language):
+        if reviews := load_reviews(args, language):
             corpus[language] = reviews
             print(f"\n=== {language} ===\n{reviews}")
             show_samples(reviews, seed=args.seed)
@@ -213,52 +214,51 @@ def main():
     # 2. Keep the books
     if args.categories:
         for language, reviews in corpus.items():
-            values = column_values(first_split(reviews), "product_category")
+            values = column_values(reviews[main_split(reviews)], "product_category")
             categories = pd.Series(values, name="product_category")
             print(f"\n=== {language}: the 20 largest product categories ===")
             print(categories.value_counts()[:20].to_string())
             is_book = partial(filter_books, categories=args.categories)
-            rule = f"not of --categories {' '.join(args.categories)} in {language}"
-            corpus[language] = keep_rows(reviews, is_book, rule)
+            reason = f"not of --categories {' '.join(args.categories)} in {language}"
+            corpus[language] = keep_rows(reviews, is_book, reason)
             print(f"\n=== {language}: after filter_books ===")
             show_samples(corpus[language], seed=args.seed)
 
     # 3. Put the languages together, split by split, and shuffle
     books_dataset = DatasetDict()
-    for split in dict.fromkeys(chain(*corpus.values())):
+    for split in dict.fromkeys(chain(*corpus.values())):  # the names of all splits, each once
         parts = [reviews[split] for reviews in corpus.values() if split in reviews]
         books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
-    # 4. Drop rows without a text, and those with a title of one or two words, else a model learns
-    # to write such titles; take validation rows from train if that was asked for
+    # 4. Drop rows without a text
     has_review, has_title = itemgetter("review_body"), itemgetter("review_title")
     books_dataset = keep_rows(books_dataset, has_review, "without a review (--text-column)")
     books_dataset = keep_rows(books_dataset, has_title, "without a title (--title-column)")
+
+    # 5. Drop titles of one or two words, else a model learns to write such titles
     figure = draw_lengths(books_dataset)
-    rule = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    books_dataset = keep_rows(books_dataset, has_long_title, rule)
-    if "validation" not in books_dataset and args.validation_share:
-        with common.explain_errors("cannot take --validation-share of train", "give another one"):
-            parts = books_dataset["train"].train_test_split(args.validation_share, seed=args.seed)
-        books_dataset["train"], books_dataset["validation"] = parts["train"], parts["test"]
-        print(f"validation: {len(parts['test']):,} of these rows of train, by --validation-share")
-    elif "validation" not in books_dataset:
-        print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
+    reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
+    books_dataset = keep_rows(books_dataset, has_long_title, reason)
+
+    # 6. Take validation rows from train if there are none
+    if "validation" not in books_dataset:
+        add_validation_split(books_dataset, args)
     print_splits(books_dataset)
 
-    # 5. Save
+    # 7. Save
     with common.new_files(args.data) as folder:  # moved to --data when all files are there
-        common.write_json(folder / common.MARK, vars(args))
+        common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
         books_dataset.save_to_disk(folder)
         figure.savefig(folder / "title_lengths.png")
-        if args.model == f"{args.data}/tiny-mt5":  # the model "tiny"
-            # Not in the chapter: a small mT5 with random weights and a tokenizer of these reviews.
+        if args.model == common.tiny_checkpoint(args):  # --model tiny
+            # Not in the chapter: a small mT5 with random weights, and a tokenizer that is trained
+            # on these reviews.
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 6. The tokenizer on an example
+    # 8. The tokenizer on an example
     with common.explain_checkpoint_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")

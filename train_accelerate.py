@@ -59,23 +59,24 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None: if the GPU or the CPU has it
+        "bf16": None,  # None means: on if the GPU or the CPU has bfloat16
     },
 }
 
 
 def load_checkpoint(args, texts):
-    """Return the tokenizer and the model of --model, once they have read a few ``texts``."""
+    """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
-        # whatever type they were saved.
+        # Code that comes with a checkpoint is not executed. The weights are trained in float32,
+        # even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: generate() may write as many tokens as a title has, not only 20.
+    # Differs from the chapter: a summary has up to 30 tokens, as a title. The default is up to 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # A checkpoint that lacks weights ends the run. What other models than mT5 need is set up.
+    # End the run if weights are missing. Also set the model up: mT5 must never write <extra_id_0>
+    # and other tokens of its pre-training, and models of other families need more than that.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -89,10 +90,10 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized by a call of their own, because they have their own max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Of all models only mBART-50 needs this: it marks each text with its language.
+        # Only mBART-50 marks each text with its language. For other models nothing changes here.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
-    # The collator could not pad the texts, so their columns go.
+    # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
     return books.map(preprocess_function, batched=True, remove_columns=columns)
 
@@ -122,10 +123,10 @@ def compute_metrics(rouge, summaries, rows):
 def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
     """Return the dataloaders of the training and of the validation split.
 
-    Differs from the chapter: the training rows of a batch have about one length. The longest row
-    comes first, and in all else the order is random. That saves padding: with a plain shuffle an
-    epoch takes 30% longer on a CPU.
-    The collator returns tensors, so that the chapter's set_format("torch") is not needed.
+    Differs from the chapter: the training rows of a batch have similar lengths, which saves
+    padding. The sampler shuffles all rows, and then sorts every 50 batches by length. With a plain
+    shuffle an epoch of the sample takes 30% longer on a CPU.
+    The chapter's set_format("torch") is not needed, as the collator returns tensors.
     """
     train_dataset = tokenized_datasets["train"]
     sampler = LengthGroupedSampler(batch_size, train_dataset, generator=generator)
@@ -135,13 +136,13 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
     eval_dataloader = DataLoader(
         tokenized_datasets["validation"],
         collate_fn=data_collator,
-        batch_size=4 * batch_size,  # four times as many rows fit, as no gradients are stored
+        batch_size=4 * batch_size,  # no activations are kept, so more rows fit
     )
     return train_dataloader, eval_dataloader
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` of a batch with the weight that its number of label tokens deserves.
+    """Return the ``loss`` of a batch, weighted by its number of label tokens.
 
     Differs from the chapter, but only on several processes. Of two processes with 10 and 30 label
     tokens, the mean of their losses would count each token of the first one three times as much.
@@ -157,8 +158,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
         labels = batch["labels"]
-        # generate() calls the model once per token. In one autocast() all of these calls share the
-        # bf16 copies of the weights, which would else be made in each call.
+        # generate() calls the model once per token. Within one autocast() the weights are converted
+        # to bf16 only once. unwrap_model() is for several processes: DDP has no generate().
         with torch.no_grad(), accelerator.autocast():
             outputs = model(**batch)
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -168,11 +169,12 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
-        # Not in the chapter: the validation loss. outputs.loss is a mean, which cannot be gathered
-        # by row. cross_entropy wants (rows, vocabulary, tokens), and gives 0 for labels of -100.
+        # Not in the chapter: the validation loss. outputs.loss is the mean of a batch, but repeated
+        # rows must not count, so each row needs a loss of its own. cross_entropy() wants the shape
+        # (rows, vocabulary, tokens), and gives 0 for labels of -100.
         token_losses = cross_entropy(outputs.logits.transpose(1, 2), labels, reduction="none")
-        # Differs from the chapter: several processes fill the last batch up with repeated rows.
-        # gather_for_metrics() drops these, while gather() would score them twice.
+        # Differs from the chapter: on several processes the dataloader fills the last batch up with
+        # repeated rows. gather_for_metrics() drops these, while gather() would score them twice.
         generated_tokens, row_losses, row_tokens = accelerator.gather_for_metrics(
             (generated_tokens, token_losses.sum(dim=1), (labels != -100).sum(dim=1))
         )
@@ -199,17 +201,6 @@ def save_checkpoint(accelerator, output_dir, progress):
             shutil.rmtree(older)
 
 
-def save_model(args, model, tokenizer, progress):
-    """Save the model to --output-dir, with its tokenizer, scores, log and card.
-
-    The files move there when all are written, so that a crash leaves the earlier ones whole.
-    """
-    with common.new_files(args.output_dir) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        common.save_results(folder, args, progress["best_scores"], progress["log_history"])
-
-
 def push_to_hub(args, commit_message):
     """Start to upload --output-dir in the background; return the upload, a future.
 
@@ -224,15 +215,19 @@ def push_to_hub(args, commit_message):
     )
 
 
-def save_log_and_push(args, progress, rows, upload):
-    """Save the log of all epochs beside the model, print the scores and push the folder."""
-    common.wait_for_upload(args, upload)
-    scores = progress["best_scores"]
+def save_and_push(args, model, tokenizer, progress, upload):
+    """Save the model, tokenizer, scores, log and card to --output-dir; return their upload or None.
+
+    The files move there when all are written, so that an error before that loses nothing.
+    """
+    common.wait_for_upload(args, upload)  # the previous upload may still be reading old files
     with common.new_files(args.output_dir) as folder:
-        common.save_results(folder, args, scores, progress["log_history"], finished=True)
-    common.print_scores(args, scores, rows)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        common.save_results(folder, args, progress["best_scores"], progress["log_history"])
     if args.push_to_hub:
-        common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
+        return push_to_hub(args, f"Training in progress epoch {progress['epoch']}")
+    return None
 
 
 def main():
@@ -259,20 +254,19 @@ def main():
     )
 
     # 5. The optimizer and the schedule
-    # Not in the chapter: with "fused", the update of the weights takes less time.
+    # Not in the chapter: "fused" makes the update of the weights faster.
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    num_training_steps = args.epochs * len(train_dataloader)  # the batches of all processes
+    num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare all for the device and the processes. On N of them each gets every Nth batch.
-    # --bf16 decides, and not `accelerate launch`, whose default is "no".
+    # 6. Prepare everything for the device and the processes. Of 100 batches each of 4 processes
+    # gets 25. Differs from the chapter: the schedule is prepared too, so that it is saved and
+    # resumed. Then each of the 25 steps moves it by 4, which is why it was made for 100.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. Then
-    # it advances by N steps at a time, which is why it was made for the batches of all processes.
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
@@ -291,7 +285,7 @@ def main():
         progress = common.read_json(checkpoint / "progress.json")
 
     # 9. Train
-    steps = len(train_dataloader)  # per epoch; after prepare() it has the batches of this process
+    steps = len(train_dataloader)  # per epoch, of this process
     show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
@@ -315,37 +309,38 @@ def main():
         # Generate summaries and compute ROUGE. Each process gets the summaries of all rows.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         if not math.isfinite(epoch_loss + eval_loss):
-            common.fail(f"a loss of epoch {epoch + 1} is not finite; lower --learning-rate")
+            common.fail("a loss is not finite; delete the output and lower --learning-rate")
         result = compute_metrics(rouge, summaries, books["validation"])
-        accelerator.print(
-            f"Epoch {epoch + 1}:", f"loss {epoch_loss:.3f}", f"eval_loss {eval_loss:.3f}", result
-        )
+        losses = f"loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}"
+        accelerator.print(f"Epoch {epoch + 1}: {losses}", result)
         accelerator.print(f"A title: {title!r}. Its summary: {summaries[0]!r}")
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
         log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # as the Trainer names them
         progress["log_history"].append(log)
         progress["epoch"] = epoch + 1
 
-        # Save and push
-        # Differs from the chapter: the result is the best epoch by ROUGE-L, not the last one.
+        # Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-                progress["best_scores"] = scores
-                # The previous upload may still be reading the files that are replaced now.
-                common.wait_for_upload(args, upload)
-                save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
-                if args.push_to_hub:
-                    upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
+                rows = books["validation"]
+                progress["best_scores"] = common.score_beside_lead_3(rouge, rows, summaries)
+                unwrapped_model = accelerator.unwrap_model(model)
+                upload = save_and_push(args, unwrapped_model, tokenizer, progress, upload)
         save_checkpoint(accelerator, args.output_dir, progress)
 
-    # 10. Save the log of all epochs, print the scores and push; the best model is saved already
+    # 10. Save the log of all epochs beside the best model, print its scores, and push
     if accelerator.is_main_process:
-        save_log_and_push(args, progress, books["validation"], upload)
-    accelerator.end_training()  # closes what connects the processes
+        common.wait_for_upload(args, upload)
+        scores, log_history = progress["best_scores"], progress["log_history"]
+        with common.new_files(args.output_dir) as folder:
+            common.save_results(folder, args, scores, log_history, finished=True)
+        common.print_scores(args, scores, books["validation"])
+        if args.push_to_hub:
+            common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
+    accelerator.end_training()  # closes the connections between the processes
 
 
 if __name__ == "__main__":
-    with common.command_line():  # no tracebacks for Ctrl-C, a full disk and the like
+    with common.command_line():  # no warnings of libraries, and one line for Ctrl-C or a full disk
         main()

@@ -54,7 +54,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None: if the GPU or the CPU has it
+        "bf16": None,  # None means: on if the GPU or the CPU has bfloat16
     },
 }
 
@@ -72,17 +72,18 @@ def parse_args():
 
 
 def load_checkpoint(args, texts):
-    """Return the tokenizer and the model of --model, once they have read a few ``texts``."""
+    """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # Code that comes with a checkpoint is not executed. The weights are trained in float32, in
-        # whatever type they were saved.
+        # Code that comes with a checkpoint is not executed. The weights are trained in float32,
+        # even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: generate() may write as many tokens as a title has, not only 20.
+    # Differs from the chapter: a summary has up to 30 tokens, as a title. The default is up to 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # A checkpoint that lacks weights ends the run. What other models than mT5 need is set up.
+    # End the run if weights are missing. Also set the model up: mT5 must never write <extra_id_0>
+    # and other tokens of its pre-training, and models of other families need more than that.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -96,10 +97,10 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized by a call of their own, because they have their own max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Of all models only mBART-50 needs this: it marks each text with its language.
+        # Only mBART-50 marks each text with its language. For other models nothing changes here.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
-    # The collator could not pad the texts, so their columns go.
+    # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
     return books.map(preprocess_function, batched=True, remove_columns=columns)
 
@@ -114,7 +115,7 @@ def postprocess_text(texts, languages):
 
 
 def get_training_arguments(args):
-    """Return the chapter's ``Seq2SeqTrainingArguments``, and what the flags and machine add."""
+    """Return the chapter's ``Seq2SeqTrainingArguments`` with the values of the flags."""
     interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
     interval_steps = args.save_steps or 500  # has no effect if the interval is an epoch
     training_args = Seq2SeqTrainingArguments(
@@ -122,17 +123,17 @@ def get_training_arguments(args):
         eval_strategy=interval,  # the chapter's evaluation_strategy
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=4 * args.batch_size,  # so many fit, as no gradients are stored
+        per_device_eval_batch_size=4 * args.batch_size,  # no activations are kept, so more rows fit
         weight_decay=args.weight_decay,
         save_total_limit=3,
         num_train_epochs=args.epochs,
-        predict_with_generate=True,  # compute_metrics gets summaries instead of logits
+        predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
         logging_strategy=interval,
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
-        # Not in the chapter: what the flags of this script choose
+        # Not in the chapter: more flags of this script
         eval_steps=interval_steps,
         save_steps=interval_steps,
         logging_steps=interval_steps,
@@ -140,16 +141,17 @@ def get_training_arguments(args):
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        # Not in the chapter: a loss that is not finite is seen, and warnings without a use are not
+        # Not in the chapter: a loss that is not finite must be seen
         include_for_metrics=["loss"],  # compute_metrics gets the validation losses too
-        logging_nan_inf_filter=False,
-        use_cpu=not torch.cuda.is_available(),  # else the Trainer refuses bf16 on a CPU
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        log_level_replica="error",  # only the first process warns
+        logging_nan_inf_filter=False,  # the log does not replace such a loss by another one
+        # Not in the chapter: the machine
+        use_cpu=not torch.cuda.is_available(),  # without this, bf16 is refused on a CPU
+        dataloader_pin_memory=torch.cuda.is_available(),  # has a use only with a GPU
+        ddp_find_unused_parameters=False,  # all are used; to look for others takes time
+        log_level_replica="error",  # all processes but the first would print warnings
         disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
     )
-    # --bf16 decides, and not `accelerate launch`, whose value the Trainer would take.
+    # The flag --bf16 decides. Else the Trainer would take a value that `accelerate launch` sets.
     training_args.mixed_precision = "bf16" if args.bf16 else "no"
     return training_args
 
@@ -162,6 +164,7 @@ def compute_loss(outputs, labels, num_items_in_batch):
     count each token of the first one three times as much. Here the sum of each batch is divided by
     ``num_items_in_batch``, the 40 label tokens of the step, and the Trainer adds the two up.
     """
+    # In bf16 a sum over so many tokens would be too coarse, so the logits become float32.
     logits = outputs.logits.flatten(0, 1).float()  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
     return loss / num_items_in_batch
@@ -169,30 +172,17 @@ def compute_loss(outputs, labels, num_items_in_batch):
 
 def decode(predictions, tokenizer, num_rows):
     """Return the summaries of ``num_rows`` rows; ``predictions`` has one row of ids for each."""
-    # On several processes, repeated rows fill up the last batch. They come last, so they are cut.
+    # On several processes the last batch is filled up with rows of the first one. These repeated
+    # rows come last, so cut them off.
     predictions = predictions[:num_rows]
     # Differs from the chapter: now the Trainer pads with -100, which cannot be decoded.
     predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
-def push_to_hub(args, commit_message):
-    """Start to upload --output-dir in the background; return the upload, a future.
-
-    Differs from the chapter: trainer.push_to_hub() would replace our model card by its own.
-    """
-    return upload_folder(
-        repo_id=args.push_to_hub,
-        folder_path=args.output_dir,
-        ignore_patterns=common.NOT_UPLOADED,
-        commit_message=commit_message,
-        run_as_future=True,
-    )
-
-
 def main():
     args = parse_args()
-    state = common.process_state()  # Accelerate's PartialState, which knows the processes
+    state = common.process_state()  # Accelerate's PartialState: which of several processes is this?
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
@@ -206,8 +196,9 @@ def main():
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
-    # 4. The collator pads a batch. As it knows the model, it also makes decoder_input_ids of the
-    # labels. With compute_loss_func these are needed: the Trainer then keeps the labels to itself.
+    # 4. The collator pads a batch. As it knows the model, it also shifts the labels right, which
+    # gives the decoder_input_ids. mT5 could do that itself, but compute_loss above gets the labels
+    # in its place.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
@@ -222,7 +213,7 @@ def main():
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        predictions, _, losses = eval_pred
+        predictions, _, losses = eval_pred  # the second are the labels
         if not np.isfinite(losses).all():
             common.fail("a loss is not finite; delete the output and lower --learning-rate")
         decoded_preds = decode(predictions, tokenizer, len(titles))
@@ -237,6 +228,7 @@ def main():
 
     # 6. The arguments of the Trainer
     training_args = get_training_arguments(args)
+    common.check_number_of_gpus(training_args.n_gpu)  # several need a launcher such as torchrun
 
     # 7. Train
     trainer = Seq2SeqTrainer(
@@ -246,13 +238,13 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,  # in training; eval_loss is the mean of mT5's own losses
+        compute_loss_func=compute_loss,  # only for training; eval_loss is a mean of mT5's losses
         compute_metrics=compute_metrics,
     )
-    # Claim --output-dir. The checkpoint is the newest one if --resume is given, else None.
-    checkpoint = common.start_run(args, len(books["train"]), training_args.n_gpu)
-    # To generate, the Trainer writes its defaults into model.generation_config, such as a length of
-    # 20 tokens. They must not be saved, so step 8 saves this copy.
+    # See that nobody else's files are in --output-dir. The checkpoint is None without --resume.
+    checkpoint = common.start_run(args, len(books["train"]))
+    # To generate, the Trainer fills model.generation_config with defaults, such as a length of 20
+    # tokens. max_new_tokens overrides these 20, but they must not be saved: step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -263,7 +255,7 @@ def main():
         summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
-        # Files move to --output-dir when all are written: a crash leaves the old ones whole.
+        # The files move to --output-dir when all are written. An error before that loses nothing.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -271,10 +263,21 @@ def main():
         print(f"\nA title: {titles[0]!r}. Its summary: {summaries[0]!r}")
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
-            common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
-    trainer.accelerator.end_training()  # closes what connects the processes
+            # Differs from the chapter: trainer.push_to_hub() would put its model card over ours.
+            upload = upload_folder(
+                repo_id=args.push_to_hub,
+                folder_path=args.output_dir,
+                ignore_patterns=common.NOT_UPLOADED,
+                commit_message="Training complete",
+                run_as_future=True,
+            )
+            common.wait_for_upload(args, upload, is_last=True)
+    # Wait until the first process has saved the model. A process that goes ahead can hang when it
+    # closes its connections, as PyTorch may still be freeing the tensors that it has just gathered.
+    state.wait_for_everyone()
+    trainer.accelerator.end_training()  # closes the connections between the processes
 
 
 if __name__ == "__main__":
-    with common.command_line():  # no tracebacks for Ctrl-C, a full disk and the like
+    with common.command_line():  # no warnings of libraries, and one line for Ctrl-C or a full disk
         main()

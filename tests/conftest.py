@@ -38,11 +38,12 @@ def sample(language, split):
 
 
 SERVER = """
-import gc, json, os, runpy, sys
+import faulthandler, gc, json, os, runpy, sys
 import accelerate, datasets, evaluate, matplotlib.figure, nltk, pandas, rouge_score.rouge_scorer
 from transformers import DataCollatorForSeq2Seq, MT5ForConditionalGeneration
 from transformers import Seq2SeqTrainer, T5Tokenizer
 gc.freeze()
+limit = int(sys.argv[1])
 for line in sys.stdin:
     command, environments, files, children = json.loads(line)
     for environment in environments:
@@ -52,6 +53,7 @@ for line in sys.stdin:
             for stream, file in enumerate(files):
                 os.dup2(os.open(file, os.O_RDWR | os.O_APPEND), stream)
             sys.stdin = open(0, encoding="utf-8", closefd=False)
+            faulthandler.dump_traceback_later(limit, exit=True)  # a hang says where
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")
             sys.exit()
@@ -76,7 +78,7 @@ def server(**environment):
     The imports take longer than most runs of the tests. Each ``environment`` has its own server.
     """
     return subprocess.Popen(
-        [sys.executable, "-c", SERVER],
+        [sys.executable, "-c", SERVER, str(LIMIT - 20)],
         cwd=ROOT,
         env={**ENVIRONMENT, **environment},
         text=True,

@@ -2,6 +2,7 @@
 
 import random
 import string
+import time
 from types import SimpleNamespace
 
 import evaluate
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from rouge_score.rouge_scorer import RougeScorer
 
 import common
@@ -364,3 +366,10 @@ PRINTED = [
 @pytest.mark.parametrize(("text", "printed"), PRINTED)
 def test_a_review_does_not_steer_the_terminal(text, printed):
     assert common.printable(text) == printed
+
+
+def test_map_pickles_a_function_that_uses_common_at_once():
+    """``map()`` pickles all that the cached functions of common.py call."""
+    started = time.process_time()
+    Hasher.hash(lambda text: common.sent_tokenize(text, "en"))
+    assert time.process_time() - started < 5

@@ -436,18 +436,13 @@ def test_a_stopped_run_is_neither_lost_nor_mixed_up_with_another(
 # ---- What ends a run -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("trainer", "a loss is not finite; delete the output and lower --learning-rate"),
-        ("accelerate", "a loss of epoch 1 is not finite; lower --learning-rate"),
-    ],
-)
-def test_a_loss_that_is_not_finite_ends_the_run(script, words, with_dropout, tmp_path):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_loss_that_is_not_finite_ends_the_run(script, with_dropout, tmp_path):
     flags = ["--data", with_dropout, "--output-dir", tmp_path / "model"]
     # The loss of the only step is finite. The weights that it leaves are not.
     flags += ["--max-train-samples", 16, "--epochs", 1, "--learning-rate", 1e39]
     result = run(f"train_{script}.py", *flags, check=False)
+    words = "a loss is not finite; delete the output and lower --learning-rate"
     assert words in error_line(result)
     assert not (tmp_path / "model/model.safetensors").exists()
     assert not read_json(tmp_path / "model/arguments.json")["finished"]

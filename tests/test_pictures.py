@@ -37,16 +37,20 @@ def test_title_lengths_has_one_bar_per_word():
         "Words in a review, es",
         "Words in a title, es",
     ]
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["kept", "dropped: a title of one or two words"]
-    kept, dropped = titles["Words in a title, en"].containers
-    assert [bar.get_height() for bar in kept] == [0, 0, 0, 2, 0, 2]  # titles of 0 to 5 words
-    assert [bar.get_height() for bar in dropped] == [0, 1, 1, 0, 0, 0]
-    assert [bar.get_x() for bar in kept] == [0, 1, 2, 3, 4, 5]
-    kept, dropped = titles["Words in a review, en"].containers
-    # The reviews with titles of 3, 3, 5 and 5 words have 11, 12, 12 and 12 words themselves.
-    assert [bar.get_height() for bar in kept] == [0] * 11 + [1, 3]
-    assert [bar.get_height() for bar in dropped] == [0] * 10 + [2, 0, 0]
+    bars = {title: [bar.get_height() for bar in axes.patches] for title, axes in titles.items()}
+    assert bars["Words in a title, en"] == [0, 1, 1, 2, 0, 2]  # titles of 0 to 5 words
+    assert [bar.get_x() for bar in titles["Words in a title, en"].patches] == [0, 1, 2, 3, 4, 5]
+    assert bars["Words in a review, en"] == [0] * 10 + [2, 1, 3]
+    for title, axes in titles.items():
+        lines = [line.get_label() for line in axes.get_lines()]
+        is_title = title.startswith("Words in a title")
+        assert lines == ["Reviews with shorter titles are dropped."] * is_title
+
+
+def test_title_lengths_says_nothing_of_dropped_titles_if_there_are_none():
+    rows = {"review_body": texts([7]), "review_title": texts([3]), "language": ["es"]}
+    figure = prepare_data.draw_lengths(DatasetDict({"train": Dataset.from_dict(rows)}))
+    assert [line for axes in figure.axes for line in axes.get_lines()] == []
 
 
 def test_training_shows_losses_and_rouge_by_epoch_beside_lead_3(drawn):

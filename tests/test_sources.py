@@ -466,7 +466,8 @@ def test_a_column_that_nobody_uses_decides_nothing(tmp_path):
     lines = ['{"text": "one", "note": null}'] * 20_000 + ['{"text": "two", "note": {"a": [1]}}']
     path.write_text("\n".join(lines))
     rows = list(common.read_texts("train", [path], columns))
-    texts = common.load_texts({"train": [path]}, columns)["train"]
+    args = SimpleNamespace(dataset=str(path), languages=["en"])
+    texts = common.load_texts(args, columns, "en")["train"]
     assert texts["review_body"][-2:] == ["one", "two"] and len(texts) == len(rows) == 20_001
 
 
@@ -515,7 +516,7 @@ def test_predict_writes_each_value_as_it_was_read(
     rows, column = predict.read_reviews(SimpleNamespace(**args))
     for row in rows:
         row["summary"] = "S" if common.to_text(row[column], column) else ""
-    predict.write_rows(rows, tmp_path / output)
+    common.write_rows(rows, tmp_path / output)
     written = (tmp_path / output).read_bytes().decode()
     assert written.replace("\r\n", "\n") == expected
 
