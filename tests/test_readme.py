@@ -23,6 +23,7 @@ PROSE = FENCE.sub("", README)
 
 # The commands that the tests do not run, by their beginning.
 NOT_RUN = {
+    "git clone": "the address is the user's",
     "python3 -m venv": "the packages of the tests are used",
     "pip install": "needs a network",
     "python prepare_data.py --preset amazon": "needs the Hub; test_hub.py has a stand-in",
@@ -90,7 +91,7 @@ def test_each_command_has_flags_that_its_script_knows(flags):
 
 
 def test_torch_has_the_version_of_the_requirements():
-    line = re.search(r"pip install (torch==\S+) --index-url", README)[1]
+    line = re.search(r"# No GPU\? Then first: pip install (torch==\S+) --index-url", README)[1]
     assert line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
 
 
@@ -105,7 +106,9 @@ def test_each_file_and_link_exists():
     assert "data/trim_vocab.py" in files
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PROSE) if "://" not in link]
     assert "course/training.png" in links
-    made = {"titles.csv"}  # by the commands
+    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    anchors = {"#" + heading.lower().replace(" ", "-") for heading in headings}
+    made = {"titles.csv", *anchors}  # by the commands, and in README itself
     assert [name for name in {*files, *links} - made if not (ROOT / name).exists()] == []
 
 
@@ -124,7 +127,7 @@ def test_what_the_notebook_table_gives_to_paste_is_python():
     table = PROSE.split("## I only want my notebook fixed")[1].split("##")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
     pasted = [code for row in rows for code in re.findall("`([^`]+)`", row[2])]
-    assert len(rows) == 11 and len(pasted) > len(rows)
+    assert len(rows) == 12 and len(pasted) > len(rows)
     for code in pasted:
         if code not in ("hf auth login", "common.py"):
             ast.parse(code)
