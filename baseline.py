@@ -50,7 +50,10 @@ def round_scores(scores):
 
 
 def three_sentence_summary(text, language):
-    """Return the first three sentences of ``text``, one per line."""
+    """Return the first three sentences of ``text``, one per line.
+
+    Differs from the chapter: a package has the rules of each language that nltk would download.
+    """
     return "\n".join(common.sent_tokenize(text, language)[:3])
 
 
@@ -68,7 +71,7 @@ def evaluate_baseline(dataset, metric):
 
 def main():
     args = parse_args()
-    common.check_folder(args.output_dir, args.data)  # ends the run if others have written to it
+    common.check_folder(args.output_dir, args.data)  # ends the run if it has files of somebody else
     books = common.load_prepared(args, [args.split])  # a DatasetDict
     dataset = books[args.split]
 
@@ -86,14 +89,14 @@ def main():
     wordy = wordy_summary.lower().split()
     print_overlap("rouge1 of a wordy summary", wordy, reference)
 
-    # 2. The metric computes the same. Differs from the chapter: each score is one number, and not a
-    # low, a middle and a high one. Words are cut to stems, which changes nothing in this example.
+    # 2. The metric gives the same F1. Differs from the chapter: each score is one number, and not a
+    # low, a middle and a high one. Words are cut to stems, but not with --rouge rouge_score.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
     print("the metric, F1:", round_scores(scores))
     # Differs from the chapter, which has these two swapped: ROUGE-L takes a text as one sequence of
-    # words, so a text with its two lines in another order scores only 0.5. ROUGE-Lsum looks for
-    # each line in the whole of the other text, whatever the order of the lines, and gives 1.
+    # words, so a text with its two lines in another order scores only 0.5. ROUGE-Lsum compares each
+    # line of the reference with all lines of the summary, so their order does not matter.
     scores = rouge.compute(
         predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
     )
@@ -105,7 +108,7 @@ def main():
     # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split: the means, as in the chapter
+    # 4. Lead-3 of the split: the means. The chapter counts words as --rouge rouge_score does.
     scores = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in scores.items()})
@@ -114,7 +117,9 @@ def main():
     scores = common.score_beside_lead_3(rouge, dataset)
     print("\n" + common.format_scores(scores, args.split))
     with common.new_files(args.output_dir) as folder:
-        common.write_json(folder / common.ARGUMENTS_FILE, vars(args))  # marks the folder as ours
+        common.write_json(
+            folder / common.ARGUMENTS_FILE, vars(args)
+        )  # marks the folder: a later run may replace it
         common.write_json(folder / "results.json", {"scores": scores})
 
 

@@ -1,9 +1,10 @@
 """What the scripts share: flags, errors, files, runs, reviews, checkpoints, ROUGE and results.
 
-The lesson is in the scripts, which call these functions as ``common.name``. Each part below has a
-heading; within a part the functions that the scripts call come before those that serve them.
-A training script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``,
-``start_run``, ``score_beside_lead_3`` and ``save_results``.
+The lesson is in the scripts, which call these functions as ``common.name``. A training script
+calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``, ``start_run``,
+``score_beside_lead_3`` and ``save_results``. Two things have the name checkpoint: a training starts
+from the checkpoint --model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3
+is the baseline: the first three sentences of a review.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def argument_parser(description, presets):
     )
     preset_help = "defaults of the flags, listed below (sample)"
     parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
-    parser.add_argument("--data", help="prepared data (default: data/prepared/<preset>)")
+    parser.add_argument("--data", help="folder of prepared data (data/prepared/<preset>)")
     return parser
 
 
@@ -154,7 +155,8 @@ def parse_args(parser, presets):
 
 def tiny_checkpoint(args):
     """Return the folder of the model "tiny", which prepare_data.py saves beside the reviews."""
-    return f"{args.data}/tiny-mt5"
+    data = args.data or f"data/prepared/{args.preset}"
+    return f"{data}/tiny-mt5"
 
 
 def check_launcher():
@@ -174,17 +176,6 @@ def device_has_bf16():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def process_state():
-    """Return Accelerate's ``PartialState``, which knows the processes that a launcher started.
-
-    ``Accelerator`` reads ACCELERATE_USE_CPU from the environment, and ``PartialState`` does not, so
-    the value is passed on. Processes wait up to a day for each other, and not only some minutes,
-    as one of them may prepare the data.
-    """
-    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
 # ---- Errors --------------------------------------------------------------------------------------
@@ -234,7 +225,8 @@ def is_out_of_memory(error):
 def explain_errors(what, remedy, errors=EXPLAINED):
     """Turn one of the ``errors`` in the block into one line: what failed, the reason, the remedy.
 
-    Such blocks only read, load or upload something, so that few bugs of ours hide in them.
+    Such blocks read, load or upload something. They are small, as a bug of ours in one of them
+    would look like a fault of the user's.
     """
     try:
         yield
@@ -300,7 +292,7 @@ MOVED_LAST = (
     "dataset_dict.json",  # no data set loads without it
     "results.json",  # no run counts as finished without it
 )
-NOT_UPLOADED = ["checkpoint-*", ARGUMENTS_FILE]  # it may name folders of this machine
+NOT_UPLOADED = ["checkpoint-*", ARGUMENTS_FILE]  # the arguments may name folders of this machine
 TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 
@@ -326,11 +318,11 @@ def check_folder(folder, *sources):
             fail(f"{folder} overlaps {source}, which is read; name another folder")
     if target.exists() and not target.is_dir():
         fail(f"{folder} is a file; name a folder")
-    unfinished = list(target.glob(f"{TEMPORARY}*"))
-    others = target.exists() and len(list(target.iterdir())) > len(unfinished)
-    if others and not (
-        (target / ARGUMENTS_FILE).is_file() and "preset" in read_json(target / ARGUMENTS_FILE)
-    ):
+    contents = list(target.iterdir()) if target.exists() else []
+    unfinished = [path for path in contents if path.name.startswith(TEMPORARY)]
+    arguments_file = target / ARGUMENTS_FILE
+    is_ours = arguments_file.is_file() and "preset" in read_json(arguments_file)
+    if len(contents) > len(unfinished) and not is_ours:
         fail(f"{folder} was not written by this program; name another folder")
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
@@ -341,7 +333,7 @@ def new_files(folder):
     """Yield an empty folder whose files replace those in ``folder`` when the block has ended well.
 
     Other files in ``folder`` stay. The files without which nothing loads are removed first and come
-    back last, so that a folder is not taken for whole when the process is killed in between.
+    back last. So a folder does not look complete if the process is killed in between.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -354,9 +346,8 @@ def new_files(folder):
             target = folder / path.name
             if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
                 fail(f"{target} is in the way; move it, or name another folder")
-        for path in new:
-            if path.name in MOVED_LAST:
-                (folder / path.name).unlink(missing_ok=True)
+        for name in {path.name for path in new} & set(MOVED_LAST):
+            (folder / name).unlink(missing_ok=True)
         for path in new:
             if path.is_dir() and (folder / path.name).exists():
                 shutil.rmtree(folder / path.name)
@@ -366,17 +357,29 @@ def new_files(folder):
 # ---- Runs: --output-dir, checkpoints and --resume ------------------------------------------------
 
 
-def start_run(args, rows):
-    """Prepare --output-dir for a training on so many ``rows``; return a checkpoint or None.
+def process_state():
+    """Return Accelerate's ``PartialState``, which knows the processes that a launcher started.
+
+    ``Accelerator`` reads ACCELERATE_USE_CPU from the environment, and ``PartialState`` does not, so
+    the value is passed on. Processes wait up to a day for each other, and not only some minutes,
+    as one of them may prepare the data.
+    """
+    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
+
+
+def start_run(args, num_rows):
+    """Prepare --output-dir for a training on ``num_rows`` rows; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     data and flags. A finished run prints its scores again, and the process ends. Without --resume a
     finished run is replaced: its checkpoints are removed now, and its model when the new one is
-    saved. A run that has not ended is not replaced.
+    saved. A run that has not ended is not replaced, unless it has no checkpoint yet.
     """
     state = process_state()
     check_processes(state)
-    print_plan(args, rows)
+    set_threads()
+    print_plan(args, num_rows, state)
     check_folder(args.output_dir, args.model, args.data)
     arguments_file = Path(args.output_dir, ARGUMENTS_FILE)
     earlier = read_json(arguments_file) if arguments_file.exists() else {}
@@ -412,21 +415,24 @@ def check_processes(state):
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         fail(f"the launcher started {started} processes that do not know of each other; see README")
-    # `accelerate launch` sets these two, and gives even a single process one core.
+
+
+def set_threads():
+    """Use all cores of a CPU, if `accelerate launch` has set one thread per process."""
+    # The launcher sets both of these variables, even for a single process.
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
-        torch.set_num_threads(max(1, os.cpu_count() // here))
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
+        torch.set_num_threads(max(1, os.cpu_count() // processes))
 
 
-def print_plan(args, rows):
-    """Print what will be trained: model, rows, steps, device, folder."""
-    state = process_state()
+def print_plan(args, num_rows, state):
+    """Print what will be trained: model, rows, processes, device, steps, folder."""
     number = state.num_processes
     processes = "1 process" if number == 1 else f"{number} processes"
     step_rows = args.batch_size * number * getattr(args, "gradient_accumulation_steps", 1)
-    steps = f"{args.epochs} epochs of {math.ceil(rows / step_rows):,} steps"
-    state.print(f"Training {args.model} on {rows:,} rows, {processes}, {state.device.type}:")
-    state.print(f"{steps}, written to {args.output_dir}")
+    steps = f"{math.ceil(num_rows / step_rows):,} steps per epoch"
+    state.print(f"Training {args.model} on {num_rows:,} rows, {processes}, {state.device.type}.")
+    state.print(f"Epochs: {args.epochs}, with {steps}. Output: {args.output_dir}")
 
 
 def check_number_of_gpus(n_gpu):
@@ -440,7 +446,7 @@ def check_number_of_gpus(n_gpu):
 
 
 def check_same_flags(args, earlier):
-    """End the run unless it has the data and the flags of the ``earlier`` one."""
+    """End the run unless it has the data of the ``earlier`` one, and the flags that matter."""
     may_change = ("output_dir", "resume", "push_to_hub", "hub_private", "report_to")
     for name, value in run_arguments(args).items():
         if earlier.get(name) != value and name not in may_change:
@@ -450,7 +456,7 @@ def check_same_flags(args, earlier):
 def find_checkpoints(output_dir):
     """Return the folders checkpoint-N that are whole, the oldest first.
 
-    The last file of a checkpoint is trainer_state.json or, in train_accelerate.py, progress.json.
+    The last file that is written is trainer_state.json or, in train_accelerate.py, progress.json.
     """
     found = {}
     for path in Path(output_dir).glob("checkpoint-*/*.json"):
@@ -463,9 +469,9 @@ def find_checkpoints(output_dir):
 
 
 def check_resumable(folder):
-    """End the run if a kind of file is missing in a checkpoint, or a file is damaged.
+    """End the run if a file of a checkpoint is missing, cut off, or would execute code.
 
-    This is seen before any of them is used. No code that a file holds is executed.
+    This is done before any of them is used.
     """
     remedy = f"delete {folder} and use --resume again"
     # The last pattern is for rng_state.pth of the Trainer and random_states_0.pkl of Accelerate.
@@ -485,8 +491,8 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(names)}")
 
 
-# A trap: datasets.map() pickles this module, and of each function with @cache all that it calls. So
-# only small functions have one.
+# A trap: datasets.map() pickles this module, and with each cached function all that it calls. If
+# that is much, it takes minutes. So only functions that call little have @cache.
 @cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
@@ -507,8 +513,8 @@ def run_arguments(args):
     }
 
 
-def for_others(value):
-    """Return the value of a flag for a model card: of an absolute path, only the last part."""
+def without_folder(value):
+    """Return the value of a flag or, if it is an absolute path, only its last part."""
     is_absolute = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_absolute else value
 
@@ -523,9 +529,9 @@ def load_prepared(args, splits):
     first one does so while the others wait. --max-train-samples cuts the training split.
     """
     with process_state().main_process_first():
-        own = args.data == f"data/prepared/{args.preset}"
-        if own and not Path(args.data).exists():
-            print(f"{args.data} is missing, so prepare_data.py makes it first")
+        is_preset_folder = args.data == f"data/prepared/{args.preset}"
+        if is_preset_folder and not Path(args.data).exists():
+            print(f"{args.data} is missing, so prepare_data.py makes it first", flush=True)
             script = Path(__file__).with_name("prepare_data.py")
             command = [sys.executable, script, "--preset", args.preset]
             if code := subprocess.run(command).returncode:
@@ -552,11 +558,11 @@ def load_prepared(args, splits):
 
 
 def load_texts(args, columns, language):
-    """Return a ``DatasetDict`` of texts, those of --dataset that may be in a ``language``.
+    """Return the ``DatasetDict`` of --dataset, with the ``columns`` as texts.
 
-    ``columns`` is {the chapter's name: the name of the column in the data set}. Of a data set with
-    a folder for each language only that folder is read. A row without a language gets that of its
-    folder or, if --languages names one only, this one.
+    ``columns`` is {the chapter's name: the name of the column in the data set}. If the data set has
+    a folder for each language, only that of the ``language`` is read. A row without a language gets
+    that of its folder or, if --languages has only one, that one.
     """
     dataset, folders = find_dataset(args.dataset)
     folder = language_folder(args.dataset, folders, language)
@@ -564,15 +570,16 @@ def load_texts(args, columns, language):
         if Path(dataset).exists():
             splits = find_files(Path(dataset, folder or ""))
         else:
-            splits = datasets.load_dataset(dataset, data_dir=folder)
-        texts = {split: texts_of(split, sources, columns) for split, sources in splits.items()}
+            loaded = datasets.load_dataset(dataset, data_dir=folder)
+            splits = {split: [rows] for split, rows in loaded.items()}
+        texts = {split: make_dataset(split, sources, columns) for split, sources in splits.items()}
     if folder or len(args.languages) == 1:
         for split, rows in texts.items():
             texts[split] = rows.map(lambda row: {"language": row["language"] or language})
     return datasets.DatasetDict(texts)
 
 
-def texts_of(split, sources, columns):
+def make_dataset(split, sources, columns):
     """Return the ``Dataset`` of the rows that ``read_texts`` yields."""
     return datasets.Dataset.from_generator(
         read_texts,
@@ -592,18 +599,18 @@ def temporary_folder():
 def read_texts(split, sources, columns):
     """Yield each row of the ``sources`` as ``to_texts`` returns it; print how many there are.
 
-    ``sources`` is a list of files, or a ``Dataset``.
+    ``sources`` is a list of files, or of one ``Dataset``.
     """
-    for source in sources if isinstance(sources, list) else [sources]:
+    for source in sources:
         name, rows = "the data set", source
         if isinstance(source, Path):
             name, rows = source, read_rows(source, columns.values())
-        number, found = 0, {}
+        number, found = 0, {}  # rows, and the columns of all of them
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
         with explain_errors(f"cannot read {name}", remedy):
             for row in rows:
                 number += 1
-                found.update(row)  # its keys are the columns of all rows so far
+                found |= dict.fromkeys(row)
                 yield to_texts(row, columns)
         if not found:
             fail(f"{name} holds no reviews")
@@ -655,7 +662,7 @@ def find_dataset(dataset):
 
 
 def language_folder(dataset, folders, language):
-    """Return the one of the ``folders`` that is named after a language, as es or es_MX, or None."""
+    """Return which of the ``folders`` is named after a language, such as es or es_MX, or None."""
     found = [name for name in folders if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
     if len(found) > 1:
         fail(f"{dataset} has the folders {' and '.join(sorted(found))}; move one of them")
@@ -688,21 +695,21 @@ SPLIT_WORDS = {
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 
-@cache
+@cache  # so that ignored files are printed once, and not for each language
 def find_files(path):
     """Return {split: its data files} of a file or folder; print which files are ignored.
 
     A file of a folder belongs to the split that is a whole word in its path, as in Train.csv,
     test/1.csv and devSet.csv. If no path names a split, all files are train, and so is a single
-    file. Hidden files are ignored. Of a folder that ``save_to_disk`` wrote, return {split: its
-    ``Dataset``}.
+    file. Hidden files are ignored. For a folder that ``save_to_disk`` wrote, the lists have one
+    ``Dataset`` instead of files.
     """
     if not path.is_dir():
         return {"train": [path]}
     if (path / "dataset_dict.json").exists():
-        return datasets.load_from_disk(path)
+        return {split: [rows] for split, rows in datasets.load_from_disk(path).items()}
     if (path / "state.json").exists():  # it has no splits
-        return {"train": datasets.load_from_disk(path)}
+        return {"train": [datasets.load_from_disk(path)]}
     found, unnamed, ignored = {}, [], []
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         name = file.relative_to(path)
@@ -741,33 +748,33 @@ def read_rows(path, asked=()):
     """
     path = Path(path)
     suffix = data_suffix(path)
-
-    def to_row(pairs):
-        row = dict(pairs)
-        if len(row) < len(pairs):
-            names = [name for name, _ in pairs]
-            for name in asked or names:
-                if names.count(name) > 1:
-                    fail(f"{path} has two columns {name!r}; rename one of them")
-        return row
-
     if suffix == ".parquet":
-        for batch in ParquetFile(path).iter_batches(1000):
+        file = ParquetFile(path)
+        names = file.schema_arrow.names
+        check_columns(path, names, asked)
+        for batch in file.iter_batches(1000):
             for values in zip(*[column.to_pylist() for column in batch.columns], strict=True):
-                yield to_row(list(zip(batch.schema.names, values, strict=True)))
+                yield dict(zip(names, values, strict=True))
         return
     open_file = gzip.open if path.name.lower().endswith(".gz") else open
     with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
         if suffix in (".csv", ".tsv"):
-            yield from map(to_row, read_csv(path, file, "\t" if suffix == ".tsv" else ","))
+            yield from read_csv(path, file, "\t" if suffix == ".tsv" else ",", asked)
         elif suffix == ".txt":
             yield from ({"text": line.rstrip("\r\n")} for line in file)
         else:
-            yield from read_json_rows(path, file, to_row)
+            yield from read_json_rows(path, file, asked)
 
 
-def read_csv(path, file, delimiter):
-    """Yield each row of an open CSV or TSV file as pairs of a column and its value."""
+def check_columns(path, names, asked):
+    """End the run if two columns that are ``asked`` for, by default any two, have one name."""
+    for name in asked or names:
+        if names.count(name) > 1:
+            fail(f"{path} has two columns {name!r}; rename one of them")
+
+
+def read_csv(path, file, delimiter, asked):
+    """Yield each row of an open CSV or TSV file as {column: value}."""
     csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is less than some reviews
     # In a TSV a quotation mark has no meaning, as in: a lamp of 5" and one of 7".
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -776,17 +783,23 @@ def read_csv(path, file, delimiter):
         header = next(rows, [])
         while header and not header[-1]:  # some programs end each line with commas
             header.pop()
+        check_columns(path, header, asked)
         for row in filter(None, rows):  # without empty lines
             values, extra = row[: len(header)], row[len(header) :]
             if len(values) < len(header) or any(extra):
                 fail(f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns")
-            yield list(zip(header, values, strict=True))
+            yield dict(zip(header, values, strict=True))
     except csv.Error as error:
         fail(f"{path}, line {rows.line_num}: {error}")
 
 
-def read_json_rows(path, file, to_row):
+def read_json_rows(path, file, asked):
     """Yield the objects of an open JSON file: one list of them, or one on each line."""
+
+    def to_row(pairs):
+        check_columns(path, [name for name, _ in pairs], asked)
+        return dict(pairs)
+
     is_list = file.read(1000).lstrip().startswith("[")
     file.seek(0)
     for number, line in enumerate([file.read()] if is_list else file):
@@ -845,8 +858,9 @@ def explain_checkpoint_errors(model):
 
 def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
     """Check a loaded checkpoint on a few ``texts``, and set it up, in place, to write titles."""
-    freeze_constants(model)
-    check_checkpoint(args, tokenizer, model, loading_info, list(texts))
+    freeze_constants(model)  # before the check, which looks only at weights that are trained
+    check_weights(args, model, loading_info)
+    check_tokenizer(args, tokenizer, model, list(texts))
 
     # mT5 has a head (lm_head) apart from its embeddings, but transformers says in its configuration
     # that the two are tied. Whatever ties them again, as resizing does, would overwrite the head.
@@ -858,8 +872,8 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     generation_config.max_length = None  # max_new_tokens, which the scripts set, takes its place
     if args.num_beams:
         generation_config.num_beams = args.num_beams
-    # Never write <extra_id_0> and the like, which are of mT5's pre-training, or the rows of the
-    # head that only fill it up and have no token.
+    # Never write <extra_id_0> and the like, which mT5 knows from its pre-training. Some rows of the
+    # head stand for no token at all.
     pieces = tokenizer.convert_ids_to_tokens(range(len(head)))
     unwanted = [i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
     generation_config.suppress_tokens = unwanted or None
@@ -868,7 +882,7 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
 
 
 def try_checkpoint(args, tokenizer, model):
-    """Compute one loss and generate one token, so that a model that cannot ends the run now."""
+    """Compute one loss and generate one token. If the model cannot do that, the run ends now."""
     with explain_checkpoint_errors(args.model), torch.no_grad():
         settings = copy.deepcopy(model.generation_config)  # generate() fills in defaults
         settings.validate(strict=True)  # what is not valid could not be saved
@@ -880,8 +894,8 @@ def try_checkpoint(args, tokenizer, model):
         model.generate(batch["input_ids"], generation_config=settings)
 
 
-def check_checkpoint(args, tokenizer, model, loading_info, texts):
-    """End the run if a checkpoint is not supported or damaged, or has another one's tokenizer."""
+def check_weights(args, model, loading_info):
+    """End the run if a model is of a kind that is not supported, or its weights are damaged."""
     name, kind = f"--model {args.model}", model.config.model_type
     if kind != "gpt2" and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         fail(f"{name} is a {kind}, which is not supported; README has a list of models")
@@ -891,8 +905,11 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
     if not all(weight.isfinite().all() for weight in weights.values()):
         fail(f"{name} has weights that are not finite numbers; get its files again")
 
-    # A wrong tokenizer still runs, and a model would learn from its pieces of nonsense.
-    remedy = "copy the files of the one that it was trained with to it"
+
+def check_tokenizer(args, tokenizer, model, texts):
+    """End the run if the tokenizer is not that of the model. Both would run, but learn nonsense."""
+    name = f"--model {args.model}"
+    remedy = "copy the tokenizer's files from the checkpoint that the model was trained from"
     encoded = tokenizer(texts)["input_ids"]
     decoded = tokenizer.batch_decode(encoded, skip_special_tokens=True)
     before, after = (unicodedata.normalize("NFKC", " ".join(t)).lower() for t in (texts, decoded))
@@ -900,7 +917,7 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
     if letters_kept < len(before) / 2:
         fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
     pieces = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
-    size = len(model.get_output_embeddings().weight)  # at most some rows of it have no token
+    size = len(model.get_output_embeddings().weight)  # some models have more rows than tokens
     if not size / 2 < max(pieces) < size:
         fail(f"{name} writes {size} tokens, but its tokenizer has {max(pieces) + 1}; {remedy}")
     stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
@@ -912,7 +929,7 @@ def check_checkpoint(args, tokenizer, model, loading_info, texts):
 
 
 def freeze_constants(model):
-    """Freeze the positions that PEGASUS computes: DDP would wait for gradients of them."""
+    """Freeze the positions that PEGASUS computes, as DDP would wait for their gradients."""
     for module in model.modules():
         if "Sinusoidal" in type(module).__name__:
             module.requires_grad_(False)
@@ -1064,14 +1081,20 @@ class Rouge(evaluate.Metric):
         return RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
 
 
+def sentence_lines(texts, languages, first=None):
+    """Return the texts with one sentence per line, as ROUGE-Lsum expects; at most the ``first``."""
+    sentences = map(sent_tokenize, texts, languages)
+    return ["\n".join(lines[:first]) for lines in sentences]
+
+
 def score_rows(metric, summaries, rows):
     """Return a ``DataFrame`` with the F1 scores × 100 of each row in the columns ROUGE_TYPES."""
     languages = list(rows["language"])
-    # ROUGE-Lsum expects one sentence per line.
-    predictions = ["\n".join(text) for text in map(sent_tokenize, summaries, languages)]
-    references = ["\n".join(text) for text in map(sent_tokenize, rows["review_title"], languages)]
     f1 = metric.compute(
-        predictions=predictions, references=references, languages=languages, use_aggregator=False
+        predictions=sentence_lines(summaries, languages),
+        references=sentence_lines(rows["review_title"], languages),
+        languages=languages,
+        use_aggregator=False,
     )
     return 100 * pd.DataFrame(f1)
 
@@ -1101,16 +1124,17 @@ def score_beside_lead_3(metric, rows, summaries=None):
     Returns {language: {"rows": n, system: {rouge_type: {"f1", "low", "high", "p"}}}}. The systems
     are "lead-3" and, with summaries, "model" and "difference", which is paired row by row.
     """
-    sentences = map(sent_tokenize, rows["review_body"], rows["language"])
-    lead_3 = score_rows(metric, ["\n".join(text[:3]) for text in sentences], rows)
+    lead_3 = sentence_lines(rows["review_body"], rows["language"], first=3)
+    lead_3 = score_rows(metric, lead_3, rows)
     systems = {"lead-3": lead_3}
     if summaries is not None:
         model = score_rows(metric, summaries, rows)
         systems = {"model": model, "lead-3": lead_3, "difference": model - lead_3}
     languages = np.array(rows["language"][:])
+    groups = {language: languages == language for language in np.unique(languages).tolist()}
+    groups["all"] = np.full(len(languages), True)
     scores = {}
-    for language in [*sorted(set(languages.tolist())), "all"]:
-        chosen = (languages == language) | (language == "all")
+    for language, chosen in groups.items():
         scores[language] = {"rows": int(chosen.sum())}
         for name, values in systems.items():
             scores[language][name] = bootstrap(values[chosen])
@@ -1164,18 +1188,18 @@ def print_scores(args, scores, rows):
     print("\n" + format_scores(scores, "validation"))
     review = shlex.quote(min(rows["review_body"], key=len))  # the shortest fits the screen best
     print(f"\nSaved in {args.output_dir}. Try this, or a review of your own:")
-    print(printable(f"python predict.py --model {args.output_dir} {review}"))
+    print(printable(f"python predict.py --model {shlex.quote(args.output_dir)} {review}"))
 
 
 def save_results(folder, args, scores, log_history, finished=False):
-    """Write results.json, log.csv, training.png and README.md, the model card, to ``folder``.
+    """Write arguments.json, results.json, log.csv, training.png and a model card to ``folder``.
 
     ``log_history`` is a list of dictionaries with the names that the Trainer gives: epoch, loss,
     eval_loss, eval_rouge1, ... ``finished`` says whether the run has ended.
     """
     arguments = run_arguments(args)
     write_json(folder / ARGUMENTS_FILE, {**arguments, "finished": finished})
-    arguments = {name: for_others(value) for name, value in arguments.items()}
+    arguments = {name: without_folder(value) for name, value in arguments.items()}
     names = ["torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk"]
     versions = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
     results = {"arguments": arguments, "versions": versions, "scores": scores}
@@ -1228,7 +1252,7 @@ def write_model_card(path, args, arguments, scores):
 
 # {Path(args.output_dir).name}
 
-{arguments["model"]} fine-tuned on {for_others(dataset)} to write the title of a review.
+{arguments["model"]} fine-tuned on {without_folder(dataset)} to write the title of a review.
 
 ![losses and scores of the training](training.png)
 
@@ -1243,17 +1267,20 @@ def write_model_card(path, args, arguments, scores):
     path.write_text(card, encoding="utf-8")
 
 
+# ---- The Hub -------------------------------------------------------------------------------------
+
+
 def create_repository(args):
     """Make the Hub repository --push-to-hub, if there is none; end the run if that is refused."""
     remedy = "log in with `hf auth login`, or train without --push-to-hub"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
-        # create_repo() takes no timeout: with a Hub that does not answer it would wait for ever.
-        huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
-        huggingface_hub.create_repo(
-            args.push_to_hub,
-            private=args.hub_private or None,
-            exist_ok=True,  # None: as usual
-        )
+        # By default most calls, those of an upload too, wait for ever for a Hub that is silent.
+        session = huggingface_hub.utils.get_session()
+        session.head(huggingface_hub.constants.ENDPOINT, timeout=10)
+        session.timeout = 60  # seconds
+        # None leaves it to the user's settings on the Hub whether the repository is private.
+        private = args.hub_private or None
+        huggingface_hub.create_repo(args.push_to_hub, private=private, exist_ok=True)
 
 
 def wait_for_upload(args, upload, is_last=False):

@@ -10,10 +10,10 @@ transformers; here the model's generate() is called.
     python predict.py --model results/sample-accelerate --split test
 
 Reads   --model, a folder that a training script wrote or a Hub id, and reviews: from the command
-        line, from a file, or by default from the test split of the data that the model was trained
-        on.
+        line, from a file, or by default from the test split of --data. That is the data that the
+        model in the folder was trained on or, for a Hub id, data/prepared/<preset>.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
-        "summary", to a .csv or .jsonl file. With --split it prints a table of scores instead.
+        "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   seconds; a split of the sample about half a minute.
 """
 
@@ -47,7 +47,7 @@ def parse_args():
     reviews.add_argument(
         "--examples", type=int, nargs="+", help="rows of the test split, counted from 0"
     )
-    reviews.add_argument("--input", help="file of reviews: CSV, JSON, JSONL, Parquet or TXT")
+    reviews.add_argument("--input", help="file of reviews: CSV, TSV, JSON, JSONL, Parquet or TXT")
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
     add = parser.add_argument
     add("--output", help="file for the reviews with their summaries")
@@ -57,7 +57,7 @@ def parse_args():
 
 
 def check_output_file(args):
-    """End the run if --output would replace the input or anything but a plain file."""
+    """End the run unless --output is a .csv or .jsonl file that can be written or replaced."""
     output = Path(args.output)
     if output.suffix not in (".csv", ".jsonl"):
         common.fail(f"--output {output} must end in .csv or .jsonl")
@@ -81,18 +81,18 @@ def read_reviews(args):
 
 
 def read_texts(texts):
-    """Return the reviews of the command line; that of "-" is read from standard input."""
+    """Return the reviews of the command line. For "-", one is read from standard input."""
     if "-" in texts:
         if sys.stdin is None:
             common.fail("standard input is closed")
         sys.stdin.reconfigure(errors="replace")  # for bytes that are not UTF-8
     texts = [sys.stdin.read() if text == "-" else text for text in texts]
-    return [os.fsencode(text).decode(errors="replace") for text in texts]  # likewise
+    return [os.fsencode(text).decode(errors="replace") for text in texts]  # for the same bytes here
 
 
 def read_input(args):
     """Return the rows of the file --input, and the name of their review column."""
-    with common.explain_errors(f"cannot read --input {args.input}", "it must be in UTF-8"):
+    with common.explain_errors(f"cannot read --input {args.input}", "name a file in UTF-8"):
         rows = list(common.read_rows(args.input))
     if not rows:
         common.fail(f"--input {args.input} holds no reviews")
@@ -108,11 +108,13 @@ def read_input(args):
 def read_examples(args):
     """Return the rows --examples of the test split, by default the first one of each language.
 
-    Data without a test split has validation rows for that.
+    If there is no test split, the validation split is used.
     """
     books = common.load_prepared(args, [])
     if not {"test", "validation"} & set(books):
-        common.fail(f"{args.data} has neither test nor validation reviews; type some, or --input")
+        common.fail(
+            f"{args.data} has neither test nor validation reviews; give a review, or --input"
+        )
     rows = list(books["test" if "test" in books else "validation"])
     if args.examples is None:
         first = {}
@@ -136,14 +138,15 @@ def load_model(args):
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
     model.generation_config.max_new_tokens = args.max_target_length
-    # The same as for a training. GPT-2 also gets padding on the left, as it goes on at the right.
+    # As for a training: check the model and its tokenizer, set --num-beams, forbid <extra_id_0>.
+    # GPT-2 also gets padding on the left, because it writes on behind the review.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def generate(reviews, languages, tokenizer, model, max_input_length):
     """Return the summaries that the model writes for a batch of reviews."""
-    reviews = [common.task_prefix(model) + review for review in reviews]
+    reviews = [common.task_prefix(model) + review for review in reviews]  # "summarize: " for T5
     # GPT-2 continues a text, so a prompt follows the review. Only the review is cut off if it is
     # too long ("only_first").
     prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
@@ -165,18 +168,18 @@ def summarize(reviews, languages, tokenizer, model, args):
     summaries = [""] * len(reviews)
     # Reviews of similar length share a batch, which saves padding. The longest come first, so that
     # a lack of memory shows at once.
-    order = [row for row, review in enumerate(reviews) if review]
-    order.sort(key=lambda row: len(reviews[row]), reverse=True)
+    order = [index for index, review in enumerate(reviews) if review]
+    order.sort(key=lambda index: len(reviews[index]), reverse=True)
     starts = range(0, len(order), args.batch_size)
     # disable=None shows the bar on a terminal only. A single batch has no bar.
     disable = True if len(starts) == 1 else None
     for start in tqdm(starts, "Summarize", disable=disable, leave=False):
         batch = order[start : start + args.batch_size]
-        batch_reviews = [reviews[row] for row in batch]
-        batch_languages = [languages[row] for row in batch]
+        batch_reviews = [reviews[index] for index in batch]
+        batch_languages = [languages[index] for index in batch]
         written = generate(batch_reviews, batch_languages, tokenizer, model, args.max_input_length)
-        for row, summary in zip(batch, written, strict=True):
-            summaries[row] = summary.strip()
+        for index, summary in zip(batch, written, strict=True):
+            summaries[index] = summary.strip()
     return summaries
 
 
@@ -193,22 +196,22 @@ def main():
     if args.output:
         check_output_file(args)
 
-    # 1. The model, and the data that it was trained on, which its training wrote down
+    # 1. The reviews. Their default is the data of the training, which its arguments.json names.
     arguments_file = Path(args.model, common.ARGUMENTS_FILE)
     if args.model == PRESETS[args.preset]["model"] and not arguments_file.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
         trained = common.read_json(arguments_file) if arguments_file.exists() else {}
         args.data = trained.get("data", f"data/prepared/{args.preset}")
-    tokenizer, model = load_model(args)
-
-    # 2. The reviews
     rows, column = read_reviews(args)
     if any("summary" in row for row in rows):
         common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # "" for no value
     languages = [args.language or row.get("language") or "unknown" for row in rows]
     languages = [common.base_language(str(language)) for language in languages]
+
+    # 2. The model
+    tokenizer, model = load_model(args)
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)

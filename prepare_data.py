@@ -11,8 +11,8 @@ In the last example --categories without a name keeps the reviews of all product
 
 Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet.
 Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk, the flags in
-        arguments.json, title_lengths.png and, for --preset sample, tiny-mt5/, the untrained model
-        that the training starts from.
+        arguments.json, title_lengths.png and, with --model tiny, which is the default for the
+        sample, tiny-mt5/: the untrained model that the training starts from.
 Takes   about 15 seconds for the sample.
 """
 
@@ -20,7 +20,6 @@ import os
 from collections import Counter
 from functools import partial
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +31,10 @@ from transformers import AutoTokenizer
 import common
 from data.tiny_mt5 import make_tiny_checkpoint
 
-SAMPLE = Path(__file__).parent / "data/sample"  # found from whatever folder the script is run in
+SAMPLE = Path(__file__).parent / "data/sample"
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {"dataset": os.path.relpath(SAMPLE), "model": "tiny"},
+    "sample": {"dataset": os.path.relpath(SAMPLE), "model": "tiny"},  # a short name to be printed
     # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
@@ -71,13 +70,14 @@ def load_reviews(args, language):
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    # Differs from the chapter: its load_dataset("amazon_reviews_multi", "es") guesses the types of
-    # files, so that a title "007" becomes 7. Here each value is the text that stands in the file.
+    # Differs from the chapter's load_dataset("amazon_reviews_multi", "es"): files are read as text,
+    # so that a title "007" stays "007". load_dataset() would make it the number 7.
     reviews = common.load_texts(args, columns, language)
     split = main_split(reviews)
     found = reviews[split].unique("language")
     if found == [None]:
-        common.fail(f"{args.dataset} has no column 'language'; name one with --languages")
+        remedy = "give exactly one language, such as --languages en"
+        common.fail(f"{args.dataset} has no column 'language'; {remedy}")
     if language not in found:
         others = ", ".join(str(code) for code in found[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
@@ -125,6 +125,14 @@ def filter_books(example, categories):
     return example["product_category"] in categories
 
 
+def has_review(example):
+    return bool(example["review_body"])
+
+
+def has_title(example):
+    return bool(example["review_title"])
+
+
 def has_long_title(example):
     """Return whether the title has three words or more; the chapter's ``len(title.split()) > 2``.
 
@@ -165,6 +173,8 @@ def add_validation_split(dataset, args):
     if not args.validation_share:
         print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
         return
+    if "train" not in dataset:
+        common.fail("there is no train split to take --validation-share from; leave it out")
     with common.explain_errors("cannot take --validation-share of train", "give another one"):
         parts = dataset["train"].train_test_split(args.validation_share, seed=args.seed)
     dataset["train"], dataset["validation"] = parts["train"], parts["test"]
@@ -198,14 +208,15 @@ def print_splits(books):
 
 def main():
     args = parse_args()
-    common.check_folder(args.data, args.dataset)  # ends the run if others have written to it
+    common.check_folder(args.data, args.dataset)  # ends the run if it has files of somebody else
 
     # 1. Load the reviews of each language and look at them
     corpus = {}  # {language: DatasetDict}
     for language in args.languages:
+        print(f"\n=== {language} ===")
         if reviews := load_reviews(args, language):
             corpus[language] = reviews
-            print(f"\n=== {language} ===\n{reviews}")
+            print(reviews)
             show_samples(reviews, seed=args.seed)
     if not corpus:
         languages = " or ".join(args.languages)
@@ -233,11 +244,10 @@ def main():
     show_samples(books_dataset, seed=args.seed)
 
     # 4. Drop rows without a text
-    has_review, has_title = itemgetter("review_body"), itemgetter("review_title")
     books_dataset = keep_rows(books_dataset, has_review, "without a review (--text-column)")
     books_dataset = keep_rows(books_dataset, has_title, "without a title (--title-column)")
 
-    # 5. Drop titles of one or two words, else a model learns to write such titles
+    # 5. Draw the lengths. Drop titles of one or two words, else a model learns to write such titles
     figure = draw_lengths(books_dataset)
     reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
     books_dataset = keep_rows(books_dataset, has_long_title, reason)

@@ -47,10 +47,10 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
-        "weight_decay": 0.3,  # large, because the model would memorize the few reviews
+        "weight_decay": 0.3,  # large, as the model would otherwise memorize the few reviews
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter, but for bf16
+    "amazon": {  # the values of the chapter, except bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
@@ -64,6 +64,9 @@ PRESETS = {
 }
 
 
+# The next three functions are the same as in train_trainer.py.
+
+
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
@@ -73,10 +76,10 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: a summary has up to 30 tokens, as a title. The default is up to 20.
+    # Differs from the chapter: a summary has up to 30 tokens, like a title. The default is 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # End the run if weights are missing. Also set the model up: mT5 must never write <extra_id_0>
-    # and other tokens of its pre-training, and models of other families need more than that.
+    # End the run if weights are missing or the tokenizer is another model's. Set --num-beams, and
+    # forbid mT5 to write <extra_id_0> and other tokens of its pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -87,7 +90,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        # Titles are tokenized by a call of their own, because they have their own max_length.
+        # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
         # Only mBART-50 marks each text with its language. For other models nothing changes here.
@@ -124,8 +127,8 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
     """Return the dataloaders of the training and of the validation split.
 
     Differs from the chapter: the training rows of a batch have similar lengths, which saves
-    padding. The sampler shuffles all rows, and then sorts every 50 batches by length. With a plain
-    shuffle an epoch of the sample takes 30% longer on a CPU.
+    padding. The sampler shuffles all rows, cuts them into groups of up to 50 batches, and sorts
+    each group by length. With a plain shuffle an epoch of the sample takes 30% longer on a CPU.
     The chapter's set_format("torch") is not needed, as the collator returns tensors.
     """
     train_dataset = tokenized_datasets["train"]
@@ -146,10 +149,17 @@ def weight_by_label_tokens(accelerator, loss, labels):
 
     Differs from the chapter, but only on several processes. Of two processes with 10 and 30 label
     tokens, the mean of their losses would count each token of the first one three times as much.
-    The weights 10/20 and 30/20, where 20 is the average number, let each token count the same.
+    The weights 10/20 and 30/20, where 20 is the average number, let each token count the same. On
+    one process the weight is 1.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
+
+
+def row_losses(logits, labels):
+    """Return the sum of the losses of each row's label tokens, of shape (rows,)."""
+    # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
+    return cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
 
 
 def evaluate(accelerator, model, eval_dataloader, tokenizer):
@@ -157,11 +167,12 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        labels = batch["labels"]
-        # generate() calls the model once per token. Within one autocast() the weights are converted
-        # to bf16 only once. unwrap_model() is for several processes: DDP has no generate().
+        # generate() calls the model once per token. Within autocast() the weights are converted to
+        # bf16 only once per batch.
         with torch.no_grad(), accelerator.autocast():
-            outputs = model(**batch)
+            # Not in the chapter: a forward pass, for the validation loss
+            logits = model(**batch).logits
+            # On several processes the model is wrapped, and the wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"]
             )
@@ -169,18 +180,15 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
-        # Not in the chapter: the validation loss. outputs.loss is the mean of a batch, but repeated
-        # rows must not count, so each row needs a loss of its own. cross_entropy() wants the shape
-        # (rows, vocabulary, tokens), and gives 0 for labels of -100.
-        token_losses = cross_entropy(outputs.logits.transpose(1, 2), labels, reduction="none")
         # Differs from the chapter: on several processes the dataloader fills the last batch up with
         # repeated rows. gather_for_metrics() drops these, while gather() would score them twice.
-        generated_tokens, row_losses, row_tokens = accelerator.gather_for_metrics(
-            (generated_tokens, token_losses.sum(dim=1), (labels != -100).sum(dim=1))
+        labels = batch["labels"]
+        generated_tokens, batch_losses, batch_tokens = accelerator.gather_for_metrics(
+            (generated_tokens, row_losses(logits, labels), (labels != -100).sum(dim=1))
         )
         summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-        losses.append(row_losses)
-        tokens.append(row_tokens)
+        losses.append(batch_losses)
+        tokens.append(batch_tokens)
     eval_loss = torch.cat(losses).sum() / torch.cat(tokens).sum()
     return summaries, eval_loss.item()
 
@@ -249,12 +257,10 @@ def main():
     # 4. The dataloaders
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows; seeded before each epoch
-    train_dataloader, eval_dataloader = get_dataloaders(
-        tokenized_datasets, collator, args.batch_size, generator
-    )
+    dataloaders = get_dataloaders(tokenized_datasets, collator, args.batch_size, generator)
+    train_dataloader, eval_dataloader = dataloaders
 
-    # 5. The optimizer and the schedule
-    # Not in the chapter: "fused" makes the update of the weights faster.
+    # 5. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
@@ -263,9 +269,9 @@ def main():
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare everything for the device and the processes. Of 100 batches each of 4 processes
-    # gets 25. Differs from the chapter: the schedule is prepared too, so that it is saved and
-    # resumed. Then each of the 25 steps moves it by 4, which is why it was made for 100.
+    # 6. Prepare everything for the device and the processes. If the training dataloader has 100
+    # batches before this, it has 25 on each of 4 processes after it. Differs from the chapter: the
+    # schedule is prepared too, so that it is saved and resumed. It then moves by 4 in each step.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
@@ -277,15 +283,16 @@ def main():
     title = books["validation"][0]["review_title"]  # to be shown after each epoch
 
     # 8. Start, or go on from a checkpoint
+    # Check --output-dir, print what will be trained, and make the Hub repository. Without --resume,
+    # remove the checkpoints of a finished run, and return None instead of a checkpoint.
+    checkpoint = common.start_run(args, len(books["train"]))
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
-    checkpoint = common.start_run(args, len(books["train"]))  # None without --resume
     if checkpoint:
         with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
             accelerator.load_state(checkpoint)
         progress = common.read_json(checkpoint / "progress.json")
 
     # 9. Train
-    steps = len(train_dataloader)  # per epoch, of this process
     show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
@@ -304,29 +311,30 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU; reading it would wait for each step
-        epoch_loss = accelerator.reduce(epoch_loss / steps, "mean").item()
+        epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # Generate summaries and compute ROUGE. Each process gets the summaries of all rows.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        if not math.isfinite(epoch_loss + eval_loss):
+        if not (math.isfinite(epoch_loss) and math.isfinite(eval_loss)):
             common.fail("a loss is not finite; delete the output and lower --learning-rate")
         result = compute_metrics(rouge, summaries, books["validation"])
         losses = f"loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}"
         accelerator.print(f"Epoch {epoch + 1}: {losses}", result)
         accelerator.print(f"A title: {title!r}. Its summary: {summaries[0]!r}")
-        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
-        log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # as the Trainer names them
+        result = {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
+        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **result}
         progress["log_history"].append(log)
         progress["epoch"] = epoch + 1
 
         # Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
-        if result["rougeL"] > progress["best_rougeL"]:
-            progress["best_rougeL"] = result["rougeL"]
+        if result["eval_rougeL"] > progress["best_rougeL"]:
+            progress["best_rougeL"] = result["eval_rougeL"]
             if accelerator.is_main_process:
-                rows = books["validation"]
-                progress["best_scores"] = common.score_beside_lead_3(rouge, rows, summaries)
-                unwrapped_model = accelerator.unwrap_model(model)
-                upload = save_and_push(args, unwrapped_model, tokenizer, progress, upload)
+                # ROUGE again, but by language, with intervals, and beside the baseline
+                scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
+                progress["best_scores"] = scores
+                best_model = accelerator.unwrap_model(model)
+                upload = save_and_push(args, best_model, tokenizer, progress, upload)
         save_checkpoint(accelerator, args.output_dir, progress)
 
     # 10. Save the log of all epochs beside the best model, print its scores, and push
@@ -342,5 +350,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # no warnings of libraries, and one line for Ctrl-C or a full disk
+    with common.command_line():  # hides the libraries' warnings; one line for Ctrl-C or a full disk
         main()

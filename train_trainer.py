@@ -42,10 +42,10 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
-        "weight_decay": 0.3,  # large, because the model would memorize the few reviews
+        "weight_decay": 0.3,  # large, as the model would otherwise memorize the few reviews
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter, but for bf16
+    "amazon": {  # the values of the chapter, except bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-trainer",
         "max_input_length": 512,
@@ -80,10 +80,10 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: a summary has up to 30 tokens, as a title. The default is up to 20.
+    # Differs from the chapter: a summary has up to 30 tokens, like a title. The default is 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # End the run if weights are missing. Also set the model up: mT5 must never write <extra_id_0>
-    # and other tokens of its pre-training, and models of other families need more than that.
+    # End the run if weights are missing or the tokenizer is another model's. Set --num-beams, and
+    # forbid mT5 to write <extra_id_0> and other tokens of its pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -94,7 +94,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
         model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        # Titles are tokenized by a call of their own, because they have their own max_length.
+        # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
         # Only mBART-50 marks each text with its language. For other models nothing changes here.
@@ -115,9 +115,12 @@ def postprocess_text(texts, languages):
 
 
 def get_training_arguments(args):
-    """Return the chapter's ``Seq2SeqTrainingArguments`` with the values of the flags."""
+    """Return the chapter's ``Seq2SeqTrainingArguments`` with the values of the flags.
+
+    Rows are not grouped by length, as the Trainer would then reorder the validation rows too.
+    """
+    device = common.process_state().device
     interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
-    interval_steps = args.save_steps or 500  # has no effect if the interval is an epoch
     training_args = Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy=interval,  # the chapter's evaluation_strategy
@@ -134,20 +137,20 @@ def get_training_arguments(args):
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
         # Not in the chapter: more flags of this script
-        eval_steps=interval_steps,
-        save_steps=interval_steps,
-        logging_steps=interval_steps,
+        eval_steps=args.save_steps,
+        save_steps=args.save_steps,
+        logging_steps=args.save_steps,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        # Not in the chapter: a loss that is not finite must be seen
-        include_for_metrics=["loss"],  # compute_metrics gets the validation losses too
-        logging_nan_inf_filter=False,  # the log does not replace such a loss by another one
-        # Not in the chapter: the machine
-        use_cpu=not torch.cuda.is_available(),  # without this, bf16 is refused on a CPU
-        dataloader_pin_memory=torch.cuda.is_available(),  # has a use only with a GPU
-        ddp_find_unused_parameters=False,  # all are used; to look for others takes time
+        # Not in the chapter: compute_metrics below ends the run if a loss is not finite
+        include_for_metrics=["loss"],  # so it gets the validation losses too
+        logging_nan_inf_filter=False,  # so the log has such a loss, and not an earlier one
+        # Not in the chapter: what the device and several processes need
+        use_cpu=device.type == "cpu",  # without this, bf16 is refused on a CPU
+        dataloader_pin_memory=device.type == "cuda",  # would warn on a CPU
+        ddp_find_unused_parameters=False,  # all are used, and looking for others takes time
         log_level_replica="error",  # all processes but the first would print warnings
         disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
     )
@@ -157,23 +160,23 @@ def get_training_arguments(args):
 
 
 def compute_loss(outputs, labels, num_items_in_batch):
-    """Return what a batch adds to the mean token loss of its optimizer step.
+    """Return the summed loss of a batch, divided by the number of label tokens of its step.
 
-    Differs from the chapter, but only if several batches share a step, through accumulation or
-    several processes. Of two batches with 10 and 30 label tokens, the mean of their means would
-    count each token of the first one three times as much. Here the sum of each batch is divided by
-    ``num_items_in_batch``, the 40 label tokens of the step, and the Trainer adds the two up.
+    Differs from the chapter, but only if an optimizer step has several batches, through
+    accumulation or several processes. mT5 returns the mean loss of a batch, and the Trainer can
+    only average such means. Of two batches with 10 and 30 label tokens, that would count each token
+    of the first one three times as much. ``num_items_in_batch`` is the 40 tokens of both batches,
+    so the Trainer adds up two parts of one mean.
     """
-    # In bf16 a sum over so many tokens would be too coarse, so the logits become float32.
-    logits = outputs.logits.flatten(0, 1).float()  # (rows × tokens, vocabulary)
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
     return loss / num_items_in_batch
 
 
 def decode(predictions, tokenizer, num_rows):
     """Return the summaries of ``num_rows`` rows; ``predictions`` has one row of ids for each."""
-    # On several processes the last batch is filled up with rows of the first one. These repeated
-    # rows come last, so cut them off.
+    # On several processes the last batch is filled up with rows of the first batch, and
+    # Seq2SeqTrainer does not remove them. They come last, so cut them off.
     predictions = predictions[:num_rows]
     # Differs from the chapter: now the Trainer pads with -100, which cannot be decoded.
     predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
@@ -197,8 +200,8 @@ def main():
     )
 
     # 4. The collator pads a batch. As it knows the model, it also shifts the labels right, which
-    # gives the decoder_input_ids. mT5 could do that itself, but compute_loss above gets the labels
-    # in its place.
+    # gives the decoder_input_ids. mT5 would shift them itself, but with compute_loss_func the
+    # Trainer gives the labels to that function and not to the model.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
@@ -213,7 +216,7 @@ def main():
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        predictions, _, losses = eval_pred  # the second are the labels
+        predictions, _, losses = eval_pred  # in the middle are the labels
         if not np.isfinite(losses).all():
             common.fail("a loss is not finite; delete the output and lower --learning-rate")
         decoded_preds = decode(predictions, tokenizer, len(titles))
@@ -238,13 +241,14 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,  # only for training; eval_loss is a mean of mT5's losses
+        compute_loss_func=compute_loss,  # only for training; eval_loss is a mean over batches
         compute_metrics=compute_metrics,
     )
-    # See that nobody else's files are in --output-dir. The checkpoint is None without --resume.
+    # Check --output-dir, print what will be trained, and make the Hub repository. Without --resume,
+    # remove the checkpoints of a finished run, and return None instead of a checkpoint.
     checkpoint = common.start_run(args, len(books["train"]))
     # To generate, the Trainer fills model.generation_config with defaults, such as a length of 20
-    # tokens. max_new_tokens overrides these 20, but they must not be saved: step 8 saves this copy.
+    # tokens. Who loads the model would get them all, so step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -253,6 +257,7 @@ def main():
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
+        # ROUGE again, but by language, with intervals, and beside the baseline
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
         # The files move to --output-dir when all are written. An error before that loses nothing.
@@ -272,12 +277,12 @@ def main():
                 run_as_future=True,
             )
             common.wait_for_upload(args, upload, is_last=True)
-    # Wait until the first process has saved the model. A process that goes ahead can hang when it
-    # closes its connections, as PyTorch may still be freeing the tensors that it has just gathered.
+    # Wait until the first process has saved the model. A process that ended right after a gather
+    # was seen to hang: PyTorch frees the gathered tensors in a thread of its own.
     state.wait_for_everyone()
     trainer.accelerator.end_training()  # closes the connections between the processes
 
 
 if __name__ == "__main__":
-    with common.command_line():  # no warnings of libraries, and one line for Ctrl-C or a full disk
+    with common.command_line():  # hides the libraries' warnings; one line for Ctrl-C or a full disk
         main()
