@@ -175,6 +175,20 @@ def test_the_saved_model_is_that_of_the_best_epoch(trained, script):
     assert losses.iloc[0] > losses.iloc[-1] > 0
 
 
+@pytest.mark.parametrize("script", ["trainer", "accelerate"])
+def test_prepared_data_may_be_read_only(script, prepared, tmp_path):
+    data = copy_data(prepared[0], tmp_path / "data", validation=4)
+
+    def content():
+        return {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
+
+    before = content()
+    flags = ["--data", data, "--output-dir", tmp_path / "model", "--epochs", 1]
+    run(f"train_{script}.py", *flags, "--max-train-samples", 8)
+    run("predict.py", "--model", tmp_path / "model", "--data", data, "--examples", 0)
+    assert content() == before
+
+
 def test_every_script_scores_the_same_model_alike(trained, prepared, tmp_path):
     data = copy_data(prepared[0], tmp_path / "data", validation=49)  # not divisible by 2 or 3
     flags = ["--model", trained["trainer"], "--data", data]
