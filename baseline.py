@@ -52,13 +52,13 @@ def round_scores(scores):
 def three_sentence_summary(text, language):
     """Return the first three sentences of ``text``, one per line.
 
-    Differs from the chapter: a package has the rules of each language that nltk would download.
+    Differs from the chapter: Spanish reviews are split by Spanish rules, and nothing is downloaded.
     """
     return "\n".join(common.sent_tokenize(text, language)[:3])
 
 
 def evaluate_baseline(dataset, metric):
-    """Return the mean ROUGE of the ``three_sentence_summary`` of each review."""
+    """Return the mean F1 scores of the ``three_sentence_summary`` of each review."""
     languages = list(dataset["language"])
     reviews = zip(dataset["review_body"], languages, strict=True)
     summaries = [three_sentence_summary(text, language) for text, language in reviews]
@@ -71,7 +71,7 @@ def evaluate_baseline(dataset, metric):
 
 def main():
     args = parse_args()
-    common.check_folder(args.output_dir, args.data)  # ends the run if it has files of somebody else
+    common.check_folder(args.output_dir, args.data)  # ends the run if other programs wrote to it
     books = common.load_prepared(args, [args.split])  # a DatasetDict
     dataset = books[args.split]
 
@@ -89,14 +89,15 @@ def main():
     wordy = wordy_summary.lower().split()
     print_overlap("rouge1 of a wordy summary", wordy, reference)
 
-    # 2. The metric gives the same F1. Differs from the chapter: each score is one number, and not a
-    # low, a middle and a high one. Words are cut to stems, but not with --rouge rouge_score.
+    # 2. The metric gives the same F1
+    # Differs from the chapter: each score is one number, and not a low, a middle and a high one.
+    # Words are cut to stems, but not with --rouge rouge_score.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
     print("the metric, F1:", round_scores(scores))
-    # Differs from the chapter, which has these two swapped: ROUGE-L takes a text as one sequence of
-    # words, so a text with its two lines in another order scores only 0.5. ROUGE-Lsum compares each
-    # line of the reference with all lines of the summary, so their order does not matter.
+    # Differs from the chapter, which swaps ROUGE-L and ROUGE-Lsum: ROUGE-L takes a text as one
+    # sequence of words, so these two lines in another order score only 0.5. ROUGE-Lsum compares
+    # each line of the reference with all lines of the summary, so their order does not matter.
     scores = rouge.compute(
         predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
     )
@@ -108,12 +109,12 @@ def main():
     # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split: the means. The chapter counts words as --rouge rouge_score does.
+    # 4. Lead-3 of the split: the means. For the chapter's way to count words see --rouge.
     scores = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in scores.items()})
 
-    # 5. The same by language and with intervals, in the table that the training scripts print
+    # 5. The same by language, with 95% intervals of a bootstrap, as the training scripts print it
     scores = common.score_beside_lead_3(rouge, dataset)
     print("\n" + common.format_scores(scores, args.split))
     with common.new_files(args.output_dir) as folder:

@@ -78,7 +78,7 @@ def argument_parser(description, presets):
     )
     preset_help = "defaults of the flags, listed below (sample)"
     parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
-    parser.add_argument("--data", help="folder of prepared data (data/prepared/<preset>)")
+    parser.add_argument("--data", help="folder of prepared data, if not that of the preset")
     return parser
 
 

@@ -29,11 +29,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import common
 
-# What each --preset sets. A flag on the command line overrides it. None means: the data on which
-# the model was trained, and bf16 if the GPU or the CPU has it.
+# What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {"model": "results/sample-trainer", "data": None, "batch_size": 32, "bf16": False},
-    "amazon": {"model": "results/amazon-trainer", "data": None, "batch_size": 64, "bf16": None},
+    "sample": {
+        "model": "results/sample-trainer",
+        "data": None,  # None means: that on which the model was trained
+        "batch_size": 32,
+        "bf16": False,  # a model as small as this one is no faster in bf16
+    },
+    "amazon": {
+        "model": "results/amazon-trainer",
+        "data": None,
+        "batch_size": 64,
+        "bf16": None,  # None means: on if the GPU or the CPU has bfloat16
+    },
 }
 
 
@@ -57,7 +66,7 @@ def parse_args():
 
 
 def check_output_file(args):
-    """End the run unless --output is a .csv or .jsonl file that can be written or replaced."""
+    """End the run unless --output is a .csv or .jsonl file that may be written or replaced."""
     output = Path(args.output)
     if output.suffix not in (".csv", ".jsonl"):
         common.fail(f"--output {output} must end in .csv or .jsonl")
@@ -70,14 +79,14 @@ def check_output_file(args):
 
 
 def read_reviews(args):
-    """Return the rows to summarize, a list of dictionaries, and the name of their review column."""
+    """Return the rows to summarize, a list of dictionaries."""
     if args.text:
-        return [{"review_body": text} for text in read_texts(args.text)], "review_body"
+        return [{"review_body": text} for text in read_texts(args.text)]
     if args.input:
         return read_input(args)
     if args.split:
-        return list(common.load_prepared(args, [args.split])[args.split]), "review_body"
-    return read_examples(args), "review_body"
+        return list(common.load_prepared(args, [args.split])[args.split])
+    return read_examples(args)
 
 
 def read_texts(texts):
@@ -85,28 +94,34 @@ def read_texts(texts):
     if "-" in texts:
         if sys.stdin is None:
             common.fail("standard input is closed")
-        sys.stdin.reconfigure(errors="replace")  # for bytes that are not UTF-8
+        sys.stdin.reconfigure(errors="replace")
     texts = [sys.stdin.read() if text == "-" else text for text in texts]
-    return [os.fsencode(text).decode(errors="replace") for text in texts]  # for the same bytes here
+    # Bytes that are not UTF-8 are replaced, both of standard input and of the command line.
+    return [os.fsencode(text).decode(errors="replace") for text in texts]
 
 
 def read_input(args):
-    """Return the rows of the file --input, and the name of their review column."""
+    """Return the rows of the file --input."""
     with common.explain_errors(f"cannot read --input {args.input}", "name a file in UTF-8"):
         rows = list(common.read_rows(args.input))
     if not rows:
         common.fail(f"--input {args.input} holds no reviews")
-    # The lines of a .txt file get the column "text".
-    column = "text" if args.input.lower().endswith((".txt", ".txt.gz")) else args.text_column
-    columns = dict.fromkeys(chain(*rows))  # of all rows, each once
-    if column not in columns:
-        columns = ", ".join(columns)
-        common.fail(f"--input {args.input} has the columns {columns}; see --text-column")
-    return rows, column
+    columns = dict.fromkeys(chain(*rows))  # those of all rows, each once
+    if review_column(args) not in columns:
+        names = ", ".join(columns)
+        common.fail(f"--input {args.input} has the columns {names}; see --text-column")
+    return rows
+
+
+def review_column(args):
+    """Return the name of the column with the reviews. The lines of a .txt file are "text"."""
+    if not args.input:
+        return "review_body"
+    return "text" if args.input.lower().endswith((".txt", ".txt.gz")) else args.text_column
 
 
 def read_examples(args):
-    """Return the rows --examples of the test split, by default the first one of each language.
+    """Return the rows of the test split that --examples names, or the first of each language.
 
     If there is no test split, the validation split is used.
     """
@@ -138,8 +153,8 @@ def load_model(args):
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
     model.generation_config.max_new_tokens = args.max_target_length
-    # As for a training: check the model and its tokenizer, set --num-beams, forbid <extra_id_0>.
-    # GPT-2 also gets padding on the left, because it writes on behind the review.
+    # Check the model and set it up as for a training. GPT-2 also gets padding on the left, because
+    # its summary must follow the review without a gap.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -151,7 +166,7 @@ def generate(reviews, languages, tokenizer, model, max_input_length):
     # too long ("only_first").
     prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(reviews, prompts, max_length=max_input_length, truncation="only_first")
-    inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50
+    inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50, in lists
     inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
     with torch.inference_mode():
         # The number of tokens and of beams is in model.generation_config.
@@ -196,16 +211,17 @@ def main():
     if args.output:
         check_output_file(args)
 
-    # 1. The reviews. Their default is the data of the training, which its arguments.json names.
+    # 1. The reviews. By default they are of the data that the model was trained on.
     arguments_file = Path(args.model, common.ARGUMENTS_FILE)
     if args.model == PRESETS[args.preset]["model"] and not arguments_file.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
         trained = common.read_json(arguments_file) if arguments_file.exists() else {}
         args.data = trained.get("data", f"data/prepared/{args.preset}")
-    rows, column = read_reviews(args)
+    rows = read_reviews(args)
     if any("summary" in row for row in rows):
         common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
+    column = review_column(args)
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # "" for no value
     languages = [args.language or row.get("language") or "unknown" for row in rows]
     languages = [common.base_language(str(language)) for language in languages]

@@ -7,7 +7,7 @@ summarization".
     python prepare_data.py --preset amazon      # the chapter's corpus, from the Hub
     python prepare_data.py --data data/prepared/own --dataset own.csv --languages en --categories
 
-In the last example --categories without a name keeps the reviews of all products.
+The last line reads a file of your own. --categories without a name keeps all products.
 
 Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet.
 Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk, the flags in
@@ -49,33 +49,39 @@ def parse_args():
     add("--text-column", default="review_body", help="column with the review (review_body)")
     add("--title-column", default="review_title", help="column with its title (review_title)")
     books = ["book", "digital_ebook_purchase"]
-    categories_help = "product categories to keep (the chapter's two of books); no name keeps all"
+    categories_help = "product categories to keep (two of books, as the chapter); no name keeps all"
     add("--categories", nargs="*", default=books, help=categories_help)
     share_help = "share of train that becomes validation, if there is none (0)"
     add("--validation-share", type=float, default=0.0, help=share_help)
     add("--model", help="checkpoint whose tokenizer is shown, or tiny")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
     args = common.parse_args(parser, PRESETS)
-    args.languages = list(dict.fromkeys(map(common.language_code, args.languages)))  # each once
+    if (
+        args.dataset != PRESETS[args.preset]["dataset"]
+        and args.data == f"data/prepared/{args.preset}"
+    ):
+        common.fail("--dataset needs --data; else it would replace the data of the preset")
+    languages = [common.language_code(language) for language in args.languages]
+    args.languages = list(dict.fromkeys(languages))  # each once
     for language in args.languages:
         if language not in common.LANGUAGES:
-            print(f"There are no rules for {language}: its sentences are split as English ones.")
+            print(f"There are no rules for {language}: its sentences are split as in English.")
     return args
 
 
 def load_reviews(args, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
-    Its columns have the chapter's names and hold texts, or None where there is no text.
+    Its columns have the chapter's names and hold texts. An empty cell is "" or None.
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    # Differs from the chapter's load_dataset("amazon_reviews_multi", "es"): files are read as text,
-    # so that a title "007" stays "007". load_dataset() would make it the number 7.
+    # Differs from the chapter's load_dataset("amazon_reviews_multi", "es"), which guesses types: a
+    # title "NA" of a CSV file would become empty. Here each value stays a text.
     reviews = common.load_texts(args, columns, language)
     split = main_split(reviews)
     found = reviews[split].unique("language")
-    if found == [None]:
+    if not any(found):
         remedy = "give exactly one language, such as --languages en"
         common.fail(f"{args.dataset} has no column 'language'; {remedy}")
     if language not in found:
@@ -115,7 +121,7 @@ def show_samples(dataset, num_samples=3, seed=42):
     rows = dataset[main_split(dataset)]
     sample = rows.shuffle(seed=seed).select(range(min(num_samples, len(rows))))
     for example in sample:
-        # printable() escapes characters that would steer the terminal.
+        # printable() escapes characters that could, for instance, clear the screen.
         print(common.printable(f"\n'>> Title: {example['review_title']}'"))
         print(common.printable(f"'>> Review: {example['review_body']}'"))
 
@@ -158,7 +164,8 @@ def draw_lengths(dataset):
         for axes, name in zip(row, ["review", "title"], strict=True):
             longest = int(group[name].quantile(0.99))  # a few very long texts would hide the rest
             step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
-            axes.hist(group[name], np.arange(0, longest + step + 1, step))
+            counts = group[name][group[name] <= longest]
+            axes.hist(counts, np.arange(0, longest + step + 1, step))
             axes.set(title=f"Words in a {name}, {language}", xlabel="words", ylabel="reviews")
         if (group["title"] < MIN_TITLE_WORDS).any():
             label = "Reviews with shorter titles are dropped."
@@ -177,7 +184,7 @@ def add_validation_split(dataset, args):
         common.fail("there is no train split to take --validation-share from; leave it out")
     with common.explain_errors("cannot take --validation-share of train", "give another one"):
         parts = dataset["train"].train_test_split(args.validation_share, seed=args.seed)
-    dataset["train"], dataset["validation"] = parts["train"], parts["test"]
+    dataset["train"], dataset["validation"] = parts["train"], parts["test"]  # the names of datasets
     print(f"validation: {len(parts['test']):,} of these rows of train, by --validation-share")
 
 
@@ -198,7 +205,7 @@ def print_splits(books):
     """Print the rows of each split and language, and what the other splits share with train."""
     languages = {split: Counter(column_values(rows, "language")) for split, rows in books.items()}
     print("\n" + pd.DataFrame(languages).T.fillna(0).astype(int).to_string() + "\n")
-    # A review or a title that is also in train makes a split easier, and flatters the scores.
+    # A review or a title that is also in train makes a split easier, and its scores too high.
     for split, rows in books.items():
         if split != "train" and "train" in books:
             reviews = count_shared(rows, books["train"], "review_body")
@@ -208,7 +215,7 @@ def print_splits(books):
 
 def main():
     args = parse_args()
-    common.check_folder(args.data, args.dataset)  # ends the run if it has files of somebody else
+    common.check_folder(args.data, args.dataset)  # ends the run if other programs wrote to --data
 
     # 1. Load the reviews of each language and look at them
     corpus = {}  # {language: DatasetDict}
@@ -262,13 +269,13 @@ def main():
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
         books_dataset.save_to_disk(folder)
         figure.savefig(folder / "title_lengths.png")
-        if args.model == common.tiny_checkpoint(args):  # --model tiny
+        if args.model == common.tiny_checkpoint(args):  # what parse_args() makes of --model tiny
             # Not in the chapter: a small mT5 with random weights, and a tokenizer that is trained
             # on these reviews.
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 8. The tokenizer on an example
+    # 8. The tokenizer on an example. "▁" is the start of a word, and "</s>" the end of the text.
     with common.explain_checkpoint_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")
@@ -277,5 +284,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # no tracebacks for Ctrl-C, a full disk and the like
+    with common.command_line():  # hides the libraries' warnings; one line for Ctrl-C or a full disk
         main()

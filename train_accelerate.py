@@ -1,4 +1,4 @@
-"""Fine-tune mT5 to write the title of a review, with a training loop of our own on Accelerate.
+"""Fine-tune mT5 to write the title of a review, with a training loop on Accelerate.
 
 Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
@@ -6,7 +6,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py --preset amazon     # the chapter: google/mt5-small
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # two CPU processes
 
-Reads   data/prepared/<preset>/ and the checkpoint --model. Missing data is prepared first.
+Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, training.png and a
         model card; checkpoint-<epoch>/, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
@@ -78,8 +78,8 @@ def load_checkpoint(args, texts):
         )
     # Differs from the chapter: a summary has up to 30 tokens, like a title. The default is 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # End the run if weights are missing or the tokenizer is another model's. Set --num-beams, and
-    # forbid mT5 to write <extra_id_0> and other tokens of its pre-training.
+    # Check that no weight is missing and that the tokenizer fits. Set --num-beams, and keep mT5
+    # from writing <extra_id_0> and other tokens of its pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -126,7 +126,7 @@ def compute_metrics(rouge, summaries, rows):
 def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
     """Return the dataloaders of the training and of the validation split.
 
-    Differs from the chapter: the training rows of a batch have similar lengths, which saves
+    Differs from the chapter: the reviews of a training batch have similar lengths, which saves
     padding. The sampler shuffles all rows, cuts them into groups of up to 50 batches, and sorts
     each group by length. With a plain shuffle an epoch of the sample takes 30% longer on a CPU.
     The chapter's set_format("torch") is not needed, as the collator returns tensors.
@@ -147,10 +147,10 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weight_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, weighted by its number of label tokens.
 
-    Differs from the chapter, but only on several processes. Of two processes with 10 and 30 label
-    tokens, the mean of their losses would count each token of the first one three times as much.
-    The weights 10/20 and 30/20, where 20 is the average number, let each token count the same. On
-    one process the weight is 1.
+    Differs from the chapter, but only on several processes, whose gradients are averaged. Each
+    label token should count the same. But the mean of two losses, of 10 and of 30 label tokens,
+    counts each token of the first one three times as much. The weights 10/20 and 30/20, where 20 is
+    the average number, mend that. On one process the weight is 1.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -167,15 +167,15 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # generate() calls the model once per token. Within autocast() the weights are converted to
-        # bf16 only once per batch.
+        # generate() calls the model once per token. Within this autocast() the weights are
+        # converted to bf16 only once. On several processes the model is wrapped, and the wrapper
+        # has no generate().
         with torch.no_grad(), accelerator.autocast():
-            # Not in the chapter: a forward pass, for the validation loss
-            logits = model(**batch).logits
-            # On several processes the model is wrapped, and the wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"]
             )
+            # Not in the chapter: a forward pass, for the validation loss
+            logits = model(**batch).logits
         # The longest summary differs between processes, but gathered tensors have one length.
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
@@ -194,7 +194,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
 
 
 def save_checkpoint(accelerator, output_dir, progress):
-    """Save all that --resume needs in checkpoint-<epoch>, and remove the previous checkpoint.
+    """Save the state of the training in checkpoint-<epoch>, and remove the previous checkpoint.
 
     The files are written to a temporary folder, which is renamed when it is whole. So a run that is
     killed while it saves still has the previous one.
@@ -224,7 +224,7 @@ def push_to_hub(args, commit_message):
 
 
 def save_and_push(args, model, tokenizer, progress, upload):
-    """Save the model, tokenizer, scores, log and card to --output-dir; return their upload or None.
+    """Save the model with its tokenizer, scores, log and card; return the upload of them, or None.
 
     The files move there when all are written, so that an error before that loses nothing.
     """
@@ -269,22 +269,22 @@ def main():
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare everything for the device and the processes. If the training dataloader has 100
-    # batches before this, it has 25 on each of 4 processes after it. Differs from the chapter: the
-    # schedule is prepared too, so that it is saved and resumed. It then moves by 4 in each step.
+    # 6. Prepare everything for the device and the processes. 10 epochs of 100 batches are 1,000
+    # steps of the schedule. On 4 processes there are 250 steps of the optimizer, and each moves the
+    # schedule by 4. Differs from the chapter: the schedule is prepared too, so that it is saved.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
     # 7. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
-    # and stems are those of each row's language.
+    # and stems are those of each row's language, and each score is one number.
     rouge = common.Rouge(args.rouge)
     title = books["validation"][0]["review_title"]  # to be shown after each epoch
 
     # 8. Start, or go on from a checkpoint
-    # Check --output-dir, print what will be trained, and make the Hub repository. Without --resume,
-    # remove the checkpoints of a finished run, and return None instead of a checkpoint.
+    # Check --output-dir and print what will be trained. With --resume this returns the newest
+    # checkpoint, else None. A finished run is replaced, and an unfinished one is not.
     checkpoint = common.start_run(args, len(books["train"]))
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
@@ -296,7 +296,7 @@ def main():
     show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
     upload = None
     for epoch in range(progress["epoch"], args.epochs):
-        # Train. Each epoch orders the rows anew, the same way on all processes and after --resume.
+        # Train. Each epoch has another order, the same on all processes and after --resume.
         model.train()
         generator.manual_seed(args.seed + epoch)
         epoch_loss = 0.0
@@ -310,27 +310,27 @@ def main():
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
-            epoch_loss += loss.detach()  # stays on the GPU; reading it would wait for each step
+            epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # Generate summaries and compute ROUGE. Each process gets the summaries of all rows.
+        # Generate summaries and compute ROUGE. Each process gets all summaries, and so each one
+        # sees below whether the epoch is the best.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         if not (math.isfinite(epoch_loss) and math.isfinite(eval_loss)):
             common.fail("a loss is not finite; delete the output and lower --learning-rate")
         result = compute_metrics(rouge, summaries, books["validation"])
-        losses = f"loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}"
-        accelerator.print(f"Epoch {epoch + 1}: {losses}", result)
+        accelerator.print(f"{name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
         accelerator.print(f"A title: {title!r}. Its summary: {summaries[0]!r}")
-        result = {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
-        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **result}
+        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
+        log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
         progress["log_history"].append(log)
         progress["epoch"] = epoch + 1
 
         # Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
-        if result["eval_rougeL"] > progress["best_rougeL"]:
-            progress["best_rougeL"] = result["eval_rougeL"]
+        if result["rougeL"] > progress["best_rougeL"]:
+            progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                # ROUGE again, but by language, with intervals, and beside the baseline
+                # ROUGE once more: by language, with intervals, and beside the baseline
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
                 best_model = accelerator.unwrap_model(model)

@@ -6,7 +6,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small, wants a GPU
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon
 
-Reads   data/prepared/<preset>/ and the checkpoint --model. Missing data is prepared first.
+Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
         card; checkpoint-<step>/ after each epoch, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
@@ -82,8 +82,8 @@ def load_checkpoint(args, texts):
         )
     # Differs from the chapter: a summary has up to 30 tokens, like a title. The default is 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # End the run if weights are missing or the tokenizer is another model's. Set --num-beams, and
-    # forbid mT5 to write <extra_id_0> and other tokens of its pre-training.
+    # Check that no weight is missing and that the tokenizer fits. Set --num-beams, and keep mT5
+    # from writing <extra_id_0> and other tokens of its pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -115,11 +115,7 @@ def postprocess_text(texts, languages):
 
 
 def get_training_arguments(args):
-    """Return the chapter's ``Seq2SeqTrainingArguments`` with the values of the flags.
-
-    Rows are not grouped by length, as the Trainer would then reorder the validation rows too.
-    """
-    device = common.process_state().device
+    """Return the chapter's ``Seq2SeqTrainingArguments`` with the values of the flags."""
     interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
     training_args = Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
@@ -136,37 +132,42 @@ def get_training_arguments(args):
         save_strategy=interval,
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
-        # Not in the chapter: more flags of this script
-        eval_steps=args.save_steps,
+        # Not in the chapter: more flags of this script, and what the machine needs
+        eval_steps=args.save_steps,  # None if the interval is an epoch
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        # Not in the chapter: compute_metrics below ends the run if a loss is not finite
-        include_for_metrics=["loss"],  # so it gets the validation losses too
-        logging_nan_inf_filter=False,  # so the log has such a loss, and not an earlier one
-        # Not in the chapter: what the device and several processes need
-        use_cpu=device.type == "cpu",  # without this, bf16 is refused on a CPU
-        dataloader_pin_memory=device.type == "cuda",  # would warn on a CPU
-        ddp_find_unused_parameters=False,  # all are used, and looking for others takes time
-        log_level_replica="error",  # all processes but the first would print warnings
-        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
+        include_for_metrics=["loss"],  # compute_metrics also gets the validation losses
+        **machine_arguments(),
     )
-    # The flag --bf16 decides. Else the Trainer would take a value that `accelerate launch` sets.
+    # With --no-bf16 the Trainer would take the precision that `accelerate launch` may have set.
     training_args.mixed_precision = "bf16" if args.bf16 else "no"
     return training_args
+
+
+def machine_arguments():
+    """Return the arguments of the Trainer that depend on the device and on several processes."""
+    device = common.process_state().device
+    return {
+        "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
+        "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
+        "ddp_find_unused_parameters": False,  # all are used, and looking for others takes time
+        "log_level_replica": "error",  # all processes but the first would print warnings
+        "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
+    }
 
 
 def compute_loss(outputs, labels, num_items_in_batch):
     """Return the summed loss of a batch, divided by the number of label tokens of its step.
 
     Differs from the chapter, but only if an optimizer step has several batches, through
-    accumulation or several processes. mT5 returns the mean loss of a batch, and the Trainer can
-    only average such means. Of two batches with 10 and 30 label tokens, that would count each token
-    of the first one three times as much. ``num_items_in_batch`` is the 40 tokens of both batches,
-    so the Trainer adds up two parts of one mean.
+    accumulation or several processes. Each label token of the step should then count the same. mT5
+    returns the mean loss of a batch, and the mean of two such means, of 10 and of 30 label tokens,
+    counts each token of the first batch three times as much. Here both sums are divided by 40, and
+    the Trainer adds the results up. ``num_items_in_batch`` is this 40, over all processes.
     """
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
@@ -178,7 +179,7 @@ def decode(predictions, tokenizer, num_rows):
     # On several processes the last batch is filled up with rows of the first batch, and
     # Seq2SeqTrainer does not remove them. They come last, so cut them off.
     predictions = predictions[:num_rows]
-    # Differs from the chapter: now the Trainer pads with -100, which cannot be decoded.
+    # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
     predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
@@ -210,7 +211,7 @@ def main():
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
-    # and stems are those of each row's language.
+    # and stems are those of each row's language, and each score is one number.
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
@@ -241,14 +242,14 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,  # only for training; eval_loss is a mean over batches
+        compute_loss_func=compute_loss,  # only for training; eval_loss is a mean of batch means
         compute_metrics=compute_metrics,
     )
-    # Check --output-dir, print what will be trained, and make the Hub repository. Without --resume,
-    # remove the checkpoints of a finished run, and return None instead of a checkpoint.
+    # Check --output-dir and print what will be trained. With --resume this returns the newest
+    # checkpoint, else None. A finished run is replaced, and an unfinished one is not.
     checkpoint = common.start_run(args, len(books["train"]))
-    # To generate, the Trainer fills model.generation_config with defaults, such as a length of 20
-    # tokens. Who loads the model would get them all, so step 8 saves this copy.
+    # Evaluation writes the defaults of generate(), such as a length of 20, into generation_config.
+    # They must not be saved, or whoever loads the model gets them. So step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -257,7 +258,7 @@ def main():
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
-        # ROUGE again, but by language, with intervals, and beside the baseline
+        # ROUGE once more: by language, with intervals, and beside the baseline
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
         # The files move to --output-dir when all are written. An error before that loses nothing.
@@ -274,11 +275,10 @@ def main():
                 folder_path=args.output_dir,
                 ignore_patterns=common.NOT_UPLOADED,
                 commit_message="Training complete",
-                run_as_future=True,
+                run_as_future=True,  # so that an error is reported after the next call, not raised
             )
             common.wait_for_upload(args, upload, is_last=True)
-    # Wait until the first process has saved the model. A process that ended right after a gather
-    # was seen to hang: PyTorch frees the gathered tensors in a thread of its own.
+    # All wait for the first process. One that closed its connections early was seen to hang.
     state.wait_for_everyone()
     trainer.accelerator.end_training()  # closes the connections between the processes
 

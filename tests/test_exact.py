@@ -355,7 +355,7 @@ def test_an_unfinished_checkpoint_is_not_resumed(with_dropout, unbroken, tmp_pat
     run(ROOT / "tests/kill_at.py", "train_accelerate", moment, *flags, check=False)
     assert (tmp_path / "model" / moment / "progress.json").exists()
     printed = run("train_accelerate.py", *flags, "--resume").stdout
-    assert "Going on" not in printed and "Epoch 1: " in printed
+    assert "Going on" not in printed and "Epoch 1 of 4: " in printed
     assert_same_bits(tmp_path / "model", unbroken("accelerate", "--epochs", "4"))
 
 

@@ -129,7 +129,12 @@ REFUSED = [  # script, flags, words of the one line
             ("good", "40", "should be either"),
         ]
     ],
-    ("prepare_data", "--dataset {here}/good.csv --languages de", ["no review", "--languages"]),
+    (
+        "prepare_data",
+        "--dataset {here}/good.csv --data {here}/ours_data --languages de",
+        ["no review", "--languages"],
+    ),
+    ("prepare_data", "--dataset {here}/good.csv", ["--dataset needs --data"]),
     (
         "prepare_data",
         f"--dataset {{here}}/good.csv {PREPARE} --text-column body",

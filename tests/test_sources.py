@@ -513,7 +513,8 @@ def test_predict_writes_each_value_as_it_was_read(
 ):
     (tmp_path / name).write_text(content, encoding="utf-8")
     args = {"text": [], "input": str(tmp_path / name), "text_column": "review_body"}
-    rows, column = predict.read_reviews(SimpleNamespace(**args))
+    args = SimpleNamespace(**args)
+    rows, column = predict.read_reviews(args), predict.review_column(args)
     for row in rows:
         row["summary"] = "S" if common.to_text(row[column], column) else ""
     common.write_rows(rows, tmp_path / output)
