@@ -323,7 +323,7 @@ def benchmark_train(args, folder):
     results = {(way, name): [] for name in ALLOCATORS for way in args.ways}
     for way, name in [key for _ in range(args.rounds or (1 if CUDA else 2)) for key in results]:
         try:
-            row = watch(commands[way], steps, "Epoch 1\\b.*:|eval_runtime", ALLOCATORS[name])
+            row = watch(commands[way], steps, "Epoch 1.*(loss|rouge)|eval_runtime", ALLOCATORS[name])
         except RuntimeError as error:
             print(f"({way}){name} failed: {error}", file=sys.stderr)
             continue
