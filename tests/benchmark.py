@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data/prepared/sample"
 CUDA = torch.cuda.is_available()
 PIECES, KEPT_PIECES = 250_112, 20_000  # of mt5-small, and about what the chapter's corpus uses
+LAST_LINE = "Epoch 1.*(loss|rouge)|eval_runtime"  # of a training of one epoch
 WAYS = {
     "a": "the chapter's loop, fp32",
     "b": "stock `Seq2SeqTrainer`, fp32",
@@ -323,7 +324,7 @@ def benchmark_train(args, folder):
     results = {(way, name): [] for name in ALLOCATORS for way in args.ways}
     for way, name in [key for _ in range(args.rounds or (1 if CUDA else 2)) for key in results]:
         try:
-            row = watch(commands[way], steps, "Epoch 1.*(loss|rouge)|eval_runtime", ALLOCATORS[name])
+            row = watch(commands[way], steps, LAST_LINE, ALLOCATORS[name])
         except RuntimeError as error:
             print(f"({way}){name} failed: {error}", file=sys.stderr)
             continue
