@@ -292,7 +292,7 @@ MOVED_LAST = (
     "dataset_dict.json",  # no data set loads without it
     "results.json",  # no run counts as finished without it
 )
-NOT_UPLOADED = ["checkpoint-*", ARGUMENTS_FILE]  # the arguments may name folders of this machine
+NOT_UPLOADED = ("checkpoint-*", ARGUMENTS_FILE)  # the arguments may name folders of this machine
 TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 

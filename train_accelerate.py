@@ -217,7 +217,7 @@ def push_to_hub(args, commit_message):
     return upload_folder(
         repo_id=args.push_to_hub,
         folder_path=args.output_dir,
-        ignore_patterns=common.NOT_UPLOADED,
+        ignore_patterns=list(common.NOT_UPLOADED),  # upload_folder() extends the list
         commit_message=commit_message,
         run_as_future=True,
     )

@@ -273,7 +273,7 @@ def main():
             upload = upload_folder(
                 repo_id=args.push_to_hub,
                 folder_path=args.output_dir,
-                ignore_patterns=common.NOT_UPLOADED,
+                ignore_patterns=list(common.NOT_UPLOADED),  # upload_folder() extends the list
                 commit_message="Training complete",
                 run_as_future=True,  # so that an error is reported after the next call, not raised
             )

@@ -180,6 +180,7 @@ def test_a_push_that_fails_loses_nothing(
     trained = "hf upload" in lines[-1]
     assert (output / "model.safetensors").exists() == trained
     if trained:
+        assert lines[-1].endswith(" . --exclude 'checkpoint-*' --exclude 'arguments.json'")
         assert read_json(output / "arguments.json")["finished"]
         # The uploads beside the training failed too, and have told so.
         assert len(lines) > 1 or script == "train_trainer.py"

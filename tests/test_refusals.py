@@ -786,10 +786,10 @@ def test_head_an_ascii_terminal_and_closed_streams(small):
 
 
 def wait_for(path):
-    for _ in range(3000):
+    for _ in range(30_000):
         if path.exists():
             return
-        time.sleep(0.02)
+        time.sleep(0.002)
     raise AssertionError(f"{path} did not come")
 
 

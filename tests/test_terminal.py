@@ -34,7 +34,7 @@ def test_each_epoch_has_a_bar_that_disappears(data, tmp_path):
     # The last thing that a bar does is to write spaces over itself.
     assert screen.rsplit("\r", 2)[1].isspace() and screen.endswith("\r")
     printed = files[1].read_text(encoding="utf-8").splitlines()
-    assert [line.split(":")[0] for line in printed if line.startswith("Epoch")] == [
+    assert [line.split(":")[0] for line in printed if line.startswith("Epoch ")] == [
         "Epoch 1 of 2",
         "Epoch 2 of 2",
     ]
