@@ -178,13 +178,13 @@ def test_what_byt5_reads(others):
 
 # ---- Refused in one line -------------------------------------------------------------------------
 
-STOP = "does not stop at the token with which its tokenizer ends a text; copy the files"
+STOP = "does not stop at the token with which its tokenizer ends a text; copy the tokenizer's files"
 REFUSED = [
     # (name, flags, words of the line, whether predict.py refuses it too)
     ("mbart-large-cc25", [], STOP),
     ("bart with the tokenizer of t5", [], STOP),
-    ("large t5", [], "writes 2000 tokens, but its tokenizer has 402; copy the files"),
-    ("small t5", [], "writes 200 tokens, but its tokenizer has 402; copy the files"),
+    ("large t5", [], "writes 2000 tokens, but its tokenizer has 402; copy the tokenizer's files"),
+    ("small t5", [], "writes 200 tokens, but its tokenizer has 402; copy the tokenizer's files"),
     ("blenderbot", [], "is a blenderbot, which is not supported"),
     ("nan", [], "has weights that are not finite numbers"),
     ("inf", [], "has weights that are not finite numbers"),
