@@ -64,8 +64,7 @@ def evaluate_baseline(dataset, metric):
     summaries = [three_sentence_summary(text, language) for text, language in reviews]
     # Differs from the chapter: the sentences of a title are put on lines too, as ROUGE-Lsum goes
     # line by line.
-    titles = zip(dataset["review_title"], languages, strict=True)
-    titles = ["\n".join(common.sent_tokenize(text, language)) for text, language in titles]
+    titles = common.sentence_lines(dataset["review_title"], languages)
     return metric.compute(predictions=summaries, references=titles, languages=languages)
 
 
@@ -83,14 +82,14 @@ def main():
     reference = reference_summary.lower().split()
     print_overlap("rouge1, words", generated, reference)
     print_overlap("rouge2, pairs of words", list(pairwise(generated)), list(pairwise(reference)))
-    # A wordy summary has full recall, but low precision.
+    # This wordy summary has all six words of the reference, but precision falls to 6/10.
     wordy_summary = "I really really loved reading the Hunger Games all night"
     print(f"wordy     {wordy_summary}")
     wordy = wordy_summary.lower().split()
     print_overlap("rouge1 of a wordy summary", wordy, reference)
 
     # 2. The metric gives the same F1
-    # Differs from the chapter: each score is one number, and not a low, a middle and a high one.
+    # Differs from the chapter: each score is one number, without .low, .mid and .high.
     # Words are cut to stems, but not with --rouge rouge_score.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
@@ -109,18 +108,20 @@ def main():
     # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split: the means. For the chapter's way to count words see --rouge.
+    # 4. Lead-3 of the split: the means. rouge2 is low, as three sentences are wordier than a title.
+    # With --rouge rouge_score, words are counted as in the chapter's baseline.
     scores = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in scores.items()})
 
-    # 5. The same by language, with 95% intervals of a bootstrap, as the training scripts print it
+    # 5. The same by language, with 95% intervals of a bootstrap, in the table of the other scripts.
+    # Without summaries of a model there is only lead-3 in the table.
     scores = common.score_beside_lead_3(rouge, dataset)
     print("\n" + common.format_scores(scores, args.split))
     with common.new_files(args.output_dir) as folder:
         common.write_json(
             folder / common.ARGUMENTS_FILE, vars(args)
-        )  # marks the folder: a later run may replace it
+        )  # lets a later run replace the folder
         common.write_json(folder / "results.json", {"scores": scores})
 
 

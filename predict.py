@@ -10,8 +10,8 @@ transformers; here the model's generate() is called.
     python predict.py --model results/sample-accelerate --split test
 
 Reads   --model, a folder that a training script wrote or a Hub id, and reviews: from the command
-        line, from a file, or by default from the test split of --data. That is the data that the
-        model in the folder was trained on or, for a Hub id, data/prepared/<preset>.
+        line, from a file, or by default from the test split of --data. The default of --data is
+        the folder that --model was trained with or, for a Hub id, data/prepared/<preset>.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   seconds; a split of the sample about half a minute.
@@ -33,7 +33,7 @@ import common
 PRESETS = {
     "sample": {
         "model": "results/sample-trainer",
-        "data": None,  # None means: that on which the model was trained
+        "data": None,  # None means: the folder that the model was trained with
         "batch_size": 32,
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
@@ -153,8 +153,8 @@ def load_model(args):
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check the model and set it up as for a training. GPT-2 also gets padding on the left, because
-    # its summary must follow the review without a gap.
+    # Check that no weight is missing, and set the model up: --num-beams, no <extra_id_0>, and for
+    # GPT-2 padding on the left, because the summary must follow the prompt without a gap.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -166,14 +166,14 @@ def generate(reviews, languages, tokenizer, model, max_input_length):
     # too long ("only_first").
     prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(reviews, prompts, max_length=max_input_length, truncation="only_first")
-    inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50, in lists
+    inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50
     inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
     with torch.inference_mode():
         # The number of tokens and of beams is in model.generation_config.
         generated_tokens = model.generate(
             inputs["input_ids"], attention_mask=inputs["attention_mask"]
         )
-    if not model.config.is_encoder_decoder:  # GPT-2 returns the review, and then the summary
+    if not model.config.is_encoder_decoder:  # GPT-2 returns review, prompt and summary
         generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
@@ -211,7 +211,7 @@ def main():
     if args.output:
         check_output_file(args)
 
-    # 1. The reviews. By default they are of the data that the model was trained on.
+    # 1. The reviews. By default they are test reviews, which the model has not seen.
     arguments_file = Path(args.model, common.ARGUMENTS_FILE)
     if args.model == PRESETS[args.preset]["model"] and not arguments_file.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")

@@ -34,7 +34,7 @@ from data.tiny_mt5 import make_tiny_checkpoint
 SAMPLE = Path(__file__).parent / "data/sample"
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {"dataset": os.path.relpath(SAMPLE), "model": "tiny"},  # a short name to be printed
+    "sample": {"dataset": os.path.relpath(SAMPLE), "model": "tiny"},  # relative: short to print
     # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
@@ -76,14 +76,14 @@ def load_reviews(args, language):
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    # Differs from the chapter's load_dataset("amazon_reviews_multi", "es"), which guesses types: a
-    # title "NA" of a CSV file would become empty. Here each value stays a text.
+    # Differs from the chapter's load_dataset("amazon_reviews_multi", "es"). Of a CSV file that call
+    # would turn a title "NA" into an empty one, and "007" into 7. Here each value stays a text.
     reviews = common.load_texts(args, columns, language)
     split = main_split(reviews)
     found = reviews[split].unique("language")
     if not any(found):
         remedy = "give exactly one language, such as --languages en"
-        common.fail(f"{args.dataset} has no column 'language'; {remedy}")
+        common.fail(f"{args.dataset} has no column 'language', or an empty one; {remedy}")
     if language not in found:
         others = ", ".join(str(code) for code in found[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
@@ -184,8 +184,11 @@ def add_validation_split(dataset, args):
         common.fail("there is no train split to take --validation-share from; leave it out")
     with common.explain_errors("cannot take --validation-share of train", "give another one"):
         parts = dataset["train"].train_test_split(args.validation_share, seed=args.seed)
-    dataset["train"], dataset["validation"] = parts["train"], parts["test"]  # the names of datasets
-    print(f"validation: {len(parts['test']):,} of these rows of train, by --validation-share")
+    dataset["train"], dataset["validation"] = (
+        parts["train"],
+        parts["test"],
+    )  # a share is called "test"
+    print(f"validation: {len(parts['test']):,} rows are taken from train (--validation-share)")
 
 
 def column_values(rows, column):
@@ -209,8 +212,8 @@ def print_splits(books):
     for split, rows in books.items():
         if split != "train" and "train" in books:
             reviews = count_shared(rows, books["train"], "review_body")
-            titles = count_shared(rows, books["train"], "review_title") / len(rows)
-            print(f"{split}: {reviews} reviews and {titles:.0%} of the titles are also in train.")
+            share = count_shared(rows, books["train"], "review_title") / len(rows)
+            print(f"{split}: {reviews} reviews and {share:.0%} of the titles are also in train.")
 
 
 def main():
@@ -254,7 +257,8 @@ def main():
     books_dataset = keep_rows(books_dataset, has_review, "without a review (--text-column)")
     books_dataset = keep_rows(books_dataset, has_title, "without a title (--title-column)")
 
-    # 5. Draw the lengths. Drop titles of one or two words, else a model learns to write such titles
+    # 5. Draw the lengths. Drop rows with a title of one or two words, so that the model does not
+    # learn to write such titles
     figure = draw_lengths(books_dataset)
     reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
     books_dataset = keep_rows(books_dataset, has_long_title, reason)
@@ -284,5 +288,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # hides the libraries' warnings; one line for Ctrl-C or a full disk
+    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
         main()

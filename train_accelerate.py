@@ -10,8 +10,8 @@ Reads   data/prepared/<preset>/, which is made first if it is missing, and the c
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, training.png and a
         model card; checkpoint-<epoch>/, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
-        validation split, where the baseline lead-3 has 22. The sample is easy: most of its titles
-        also occur in the training split.
+        validation split, where the baseline lead-3, the first three sentences, has 22. The sample
+        is easy: most titles of its validation split also occur in its training split.
 """
 
 import math
@@ -76,10 +76,10 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: a summary has up to 30 tokens, like a title. The default is 20.
+    # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing and that the tokenizer fits. Set --num-beams, and keep mT5
-    # from writing <extra_id_0> and other tokens of its pre-training.
+    # Check that no weight is missing and that the tokenizer fits. Then set the model up: the flag
+    # --num-beams, no tokens of mT5's pre-training (<extra_id_0>), and what other models need.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -147,10 +147,10 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weight_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, weighted by its number of label tokens.
 
-    Differs from the chapter, but only on several processes, whose gradients are averaged. Each
-    label token should count the same. But the mean of two losses, of 10 and of 30 label tokens,
-    counts each token of the first one three times as much. The weights 10/20 and 30/20, where 20 is
-    the average number, mend that. On one process the weight is 1.
+    Differs from the chapter: each label token of a step counts the same, also on several processes.
+    Their gradients are averaged. So of two processes with 10 and 30 label tokens, where the average
+    is 20, the first loss is multiplied by 10/20 and the second by 30/20. On one process the factor
+    is 1.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -167,10 +167,10 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # generate() calls the model once per token. Within this autocast() the weights are
-        # converted to bf16 only once. On several processes the model is wrapped, and the wrapper
-        # has no generate().
+        # Within autocast() the weights are converted to bf16 once per batch, and not in each of the
+        # many calls that generate() makes.
         with torch.no_grad(), accelerator.autocast():
+            # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"]
             )
@@ -217,7 +217,7 @@ def push_to_hub(args, commit_message):
     return upload_folder(
         repo_id=args.push_to_hub,
         folder_path=args.output_dir,
-        ignore_patterns=list(common.NOT_UPLOADED),  # upload_folder() extends the list
+        ignore_patterns=list(common.NOT_UPLOADED),
         commit_message=commit_message,
         run_as_future=True,
     )
@@ -226,7 +226,7 @@ def push_to_hub(args, commit_message):
 def save_and_push(args, model, tokenizer, progress, upload):
     """Save the model with its tokenizer, scores, log and card; return the upload of them, or None.
 
-    The files move there when all are written, so that an error before that loses nothing.
+    The files move to --output-dir when all are written, so that an error before loses nothing.
     """
     common.wait_for_upload(args, upload)  # the previous upload may still be reading old files
     with common.new_files(args.output_dir) as folder:
@@ -257,8 +257,9 @@ def main():
     # 4. The dataloaders
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows; seeded before each epoch
-    dataloaders = get_dataloaders(tokenized_datasets, collator, args.batch_size, generator)
-    train_dataloader, eval_dataloader = dataloaders
+    train_dataloader, eval_dataloader = get_dataloaders(
+        tokenized_datasets, collator, args.batch_size, generator
+    )
 
     # 5. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
     optimizer = AdamW(
@@ -269,9 +270,9 @@ def main():
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare everything for the device and the processes. 10 epochs of 100 batches are 1,000
-    # steps of the schedule. On 4 processes there are 250 steps of the optimizer, and each moves the
-    # schedule by 4. Differs from the chapter: the schedule is prepared too, so that it is saved.
+    # 6. Prepare everything for the device and the processes. Differs from the chapter: the schedule
+    # is prepared too, so that it is saved and resumed. It then moves by one step for each process,
+    # which is why its length was counted above in the batches of all processes.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
@@ -280,11 +281,10 @@ def main():
     # 7. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
     # and stems are those of each row's language, and each score is one number.
     rouge = common.Rouge(args.rouge)
-    title = books["validation"][0]["review_title"]  # to be shown after each epoch
 
     # 8. Start, or go on from a checkpoint
     # Check --output-dir and print what will be trained. With --resume this returns the newest
-    # checkpoint, else None. A finished run is replaced, and an unfinished one is not.
+    # checkpoint. Without it this returns None, and refuses to replace a run that has not ended.
     checkpoint = common.start_run(args, len(books["train"]))
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
@@ -300,8 +300,8 @@ def main():
         model.train()
         generator.manual_seed(args.seed + epoch)
         epoch_loss = 0.0
-        name = f"Epoch {epoch + 1} of {args.epochs}"
-        for batch in tqdm(train_dataloader, name, leave=False, disable=not show_bar):
+        label = f"Epoch {epoch + 1} of {args.epochs}"
+        for batch in tqdm(train_dataloader, label, leave=False, disable=not show_bar):
             outputs = model(**batch)
             loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
@@ -313,14 +313,13 @@ def main():
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # Generate summaries and compute ROUGE. Each process gets all summaries, and so each one
-        # sees below whether the epoch is the best.
+        # Generate summaries and compute ROUGE. Each process gets all summaries, as each one must
+        # know whether the epoch is the best.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         if not (math.isfinite(epoch_loss) and math.isfinite(eval_loss)):
             common.fail("a loss is not finite; delete the output and lower --learning-rate")
         result = compute_metrics(rouge, summaries, books["validation"])
-        accelerator.print(f"{name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
-        accelerator.print(f"A title: {title!r}. Its summary: {summaries[0]!r}")
+        accelerator.print(f"{label}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
         log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
         progress["log_history"].append(log)
@@ -330,7 +329,7 @@ def main():
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                # ROUGE once more: by language, with intervals, and beside the baseline
+                # These scores are by language, with intervals, and beside the baseline's
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
                 best_model = accelerator.unwrap_model(model)
@@ -350,5 +349,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # hides the libraries' warnings; one line for Ctrl-C or a full disk
+    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
         main()

@@ -10,8 +10,8 @@ Reads   data/prepared/<preset>/, which is made first if it is missing, and the c
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
         card; checkpoint-<step>/ after each epoch, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
-        validation split, where the baseline lead-3 has 22. The sample is easy: most of its titles
-        also occur in the training split.
+        validation split, where the baseline lead-3, the first three sentences, has 22. The sample
+        is easy: most titles of its validation split also occur in its training split.
 """
 
 import copy
@@ -80,10 +80,10 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: a summary has up to 30 tokens, like a title. The default is 20.
+    # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing and that the tokenizer fits. Set --num-beams, and keep mT5
-    # from writing <extra_id_0> and other tokens of its pre-training.
+    # Check that no weight is missing and that the tokenizer fits. Then set the model up: the flag
+    # --num-beams, no tokens of mT5's pre-training (<extra_id_0>), and what other models need.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -115,14 +115,17 @@ def postprocess_text(texts, languages):
 
 
 def get_training_arguments(args):
-    """Return the chapter's ``Seq2SeqTrainingArguments`` with the values of the flags."""
-    interval = "steps" if args.save_steps else "epoch"  # of evaluating, saving and logging
+    """Return the ``Seq2SeqTrainingArguments``: the chapter's, and those of more flags.
+
+    Unlike in train_accelerate.py, rows are not grouped by length: the Trainer would also reorder
+    the validation rows, whose titles compute_metrics() takes in their order.
+    """
+    interval = "steps" if args.save_steps else "epoch"
     training_args = Seq2SeqTrainingArguments(
         output_dir=args.output_dir,
         eval_strategy=interval,  # the chapter's evaluation_strategy
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
-        per_device_eval_batch_size=4 * args.batch_size,  # no activations are kept, so more rows fit
         weight_decay=args.weight_decay,
         save_total_limit=3,
         num_train_epochs=args.epochs,
@@ -132,6 +135,8 @@ def get_training_arguments(args):
         save_strategy=interval,
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
+        # Differs from the chapter: more rows fit in evaluation, as no activations are kept.
+        per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: more flags of this script, and what the machine needs
         eval_steps=args.save_steps,  # None if the interval is an epoch
         save_steps=args.save_steps,
@@ -154,7 +159,7 @@ def machine_arguments():
     return {
         "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
         "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
-        "ddp_find_unused_parameters": False,  # all are used, and looking for others takes time
+        "ddp_find_unused_parameters": False,  # all weights are used; a search takes time
         "log_level_replica": "error",  # all processes but the first would print warnings
         "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
     }
@@ -163,11 +168,11 @@ def machine_arguments():
 def compute_loss(outputs, labels, num_items_in_batch):
     """Return the summed loss of a batch, divided by the number of label tokens of its step.
 
-    Differs from the chapter, but only if an optimizer step has several batches, through
-    accumulation or several processes. Each label token of the step should then count the same. mT5
-    returns the mean loss of a batch, and the mean of two such means, of 10 and of 30 label tokens,
-    counts each token of the first batch three times as much. Here both sums are divided by 40, and
-    the Trainer adds the results up. ``num_items_in_batch`` is this 40, over all processes.
+    Differs from the chapter: each label token of an optimizer step counts the same, even if the
+    step has several batches, through accumulation or several processes. The losses of two batches
+    with 10 and 30 label tokens are both divided by 40, which is ``num_items_in_batch``, and the
+    Trainer adds them up. mT5's own loss divides by 10 and by 30, so that each token of the first
+    batch would count three times as much.
     """
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
@@ -217,10 +222,9 @@ def main():
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        predictions, _, losses = eval_pred  # in the middle are the labels
-        if not np.isfinite(losses).all():
+        if not np.isfinite(eval_pred.losses).all():
             common.fail("a loss is not finite; delete the output and lower --learning-rate")
-        decoded_preds = decode(predictions, tokenizer, len(titles))
+        decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
         # Differs from the chapter: the references are the titles, and not the labels, which are
         # cut off after max_target_length tokens.
@@ -242,14 +246,14 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,  # only for training; eval_loss is a mean of batch means
+        compute_loss_func=compute_loss,  # only for training; eval_loss averages mT5's own losses
         compute_metrics=compute_metrics,
     )
     # Check --output-dir and print what will be trained. With --resume this returns the newest
-    # checkpoint, else None. A finished run is replaced, and an unfinished one is not.
+    # checkpoint. Without it this returns None, and refuses to replace a run that has not ended.
     checkpoint = common.start_run(args, len(books["train"]))
-    # Evaluation writes the defaults of generate(), such as a length of 20, into generation_config.
-    # They must not be saved, or whoever loads the model gets them. So step 8 saves this copy.
+    # Evaluation fills model.generation_config with defaults, such as a length of 20. Step 8 saves
+    # this copy without them, as they would hold for everyone who loads the model.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -258,7 +262,7 @@ def main():
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
-        # ROUGE once more: by language, with intervals, and beside the baseline
+        # These scores are by language, with intervals, and beside those of the baseline
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
         # The files move to --output-dir when all are written. An error before that loses nothing.
@@ -273,16 +277,16 @@ def main():
             upload = upload_folder(
                 repo_id=args.push_to_hub,
                 folder_path=args.output_dir,
-                ignore_patterns=list(common.NOT_UPLOADED),  # upload_folder() extends the list
+                ignore_patterns=list(common.NOT_UPLOADED),
                 commit_message="Training complete",
-                run_as_future=True,  # so that an error is reported after the next call, not raised
+                run_as_future=True,  # the next line waits for it, and reports its error
             )
             common.wait_for_upload(args, upload, is_last=True)
-    # All wait for the first process. One that closed its connections early was seen to hang.
+    # The other processes wait here for the first one. They were seen to hang when they did not.
     state.wait_for_everyone()
     trainer.accelerator.end_training()  # closes the connections between the processes
 
 
 if __name__ == "__main__":
-    with common.command_line():  # hides the libraries' warnings; one line for Ctrl-C or a full disk
+    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
         main()

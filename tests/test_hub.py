@@ -250,7 +250,7 @@ def test_what_is_in_the_local_cache_needs_no_network(hub, amazon, tmp_path):
 @pytest.mark.parametrize(
     ("command", "remedy"),
     [
-        (["prepare_data.py", "--dataset", "new_user/reviews"], "--dataset"),
+        (["prepare_data.py", "--dataset", "new_user/reviews", "--data", "new"], "--dataset"),
         (["predict.py", "--model", "new_user/titles", "A book."], "--model"),
     ],
 )

@@ -134,6 +134,7 @@ FILES = [
     ("A.CSV", "text\r\ntrue\r\n\r\nnull\r\n", [{"text": "true"}, {"text": "null"}]),
     ("a.csv", "text,n\none,1,\ntwo,2,,\n", [{"text": "one", "n": "1"}, {"text": "two", "n": "2"}]),
     ("a.csv", "n,text,,\n1,one,,\n", [{"n": "1", "text": "one"}]),
+    ("a.csv", "\n\ntext,n\none,1\n", [{"text": "one", "n": "1"}]),
     ("a.csv", ",text\n0,one\n", [{"": "0", "text": "one"}]),  # as pandas writes its index
     ("a.csv", '"text"\n"x\0y"\n' + "z" * 200_000, [{"text": "x\0y"}, {"text": "z" * 200_000}]),
     ("a.tsv", 'text\tn\na 5" lamp\t1\n', [{"text": 'a 5" lamp', "n": "1"}]),
@@ -167,7 +168,8 @@ def test_rows_are_read_as_they_stand_in_the_file(name, content, rows, suffix, tm
         ("a.jsonl", '{"text": "one"}\n{"text": \n', "a.jsonl, line 2 is not JSON"),
         ("a.json", '[{"text": "one"},\n{"text"}]', "a.json, line 2 is not JSON"),
         ("a.json", '{"data": [\n{"text": "one"}]}', "or have one row on each line"),
-        ("a.json", '["one", "two"]', "a.json, line 1 holds no object with columns: one"),
+        ("a.json", '["one", "two"]', "a.json, row 1 holds no object with columns: one"),
+        ("a.json", '[{"text": "one"},\n"two"]', "a.json, row 2 holds no object with columns: two"),
         ("a.jsonl", "5", "a.jsonl, line 1 holds no object with columns: 5"),
         ("a.jsonl", '{"n": 1, "text": "a", "text": "b"}', "a.jsonl has two columns 'text'"),
     ],
@@ -314,7 +316,7 @@ def test_somebodys_own_table(tmp_path):
     flags += ["--text-column", "comment", "--title-column", "headline", "--languages", "en"]
     flags += ["--validation-share", 0.25, "--categories"]
     printed = run("prepare_data.py", *flags).stdout
-    assert "validation: 3 of these rows of train, by --validation-share" in printed
+    assert "validation: 3 rows are taken from train (--validation-share)" in printed
     books = load_from_disk(tmp_path / "data")
     assert {split: len(rows) for split, rows in books.items()} == {"train": 9, "validation": 3}
     both = list(books["train"]["review_body"]) + list(books["validation"]["review_body"])
