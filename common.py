@@ -1256,7 +1256,7 @@ def write_model_card(path, args, arguments, scores):
 
 # {Path(args.output_dir).name}
 
-{arguments["model"]} fine-tuned on {without_folder(dataset)} to write the title of a review.
+{arguments["model"]} trained on {without_folder(dataset)} to write the title of a review.
 
 ![losses and scores of the training](training.png)
 

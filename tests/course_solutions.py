@@ -203,14 +203,14 @@ def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
 def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return math.ceil(rows / batch_size)
 """,
-                    "how many rows has a step",
+                    "how many rows does a step take",
                 ),
                 (
                     """
 def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return math.ceil(rows / (batch_size * processes))
 """,
-                    "how many rows has a step",
+                    "how many rows does a step take",
                 ),
                 (
                     """
@@ -464,8 +464,9 @@ def greedy(review):
         ),
         "exercise-2": (
             [
-                "worst = np.argsort(model_rows - lead_rows)[:5].tolist()",
-                "worst = pd.Series(model_rows - lead_rows).nsmallest(5).index",
+                "worst = np.argsort(model_rows - lead_rows)[:5].tolist()\nkinds = [KINDS[0]] * 5",
+                "worst = pd.Series(model_rows - lead_rows).nsmallest(5).index\n"
+                'kinds = ("good", "cut off", "wrong topic", "wrong topic", "wrong language")',
             ],
             [
                 (
@@ -475,6 +476,18 @@ def greedy(review):
                 ("worst = [0, 0, 0, 0, 0]", "five different row numbers"),
                 ("worst = np.argsort(model_rows)[:5]", "not the five smallest"),
                 ("worst = np.argsort(model_rows - lead_rows)[:4]", "five different row numbers"),
+                (
+                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = None",
+                    "sort the five rows above",
+                ),
+                (
+                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = ['bad'] * 5",
+                    "one for each of these rows",
+                ),
+                (
+                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = ['good'] * 4",
+                    "one for each of these rows",
+                ),
             ],
         ),
         "exercise-3": (
