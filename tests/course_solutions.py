@@ -126,7 +126,17 @@ def rouge_n(summary, reference, n):
     recall, precision = shared / max(1, ours.total()), shared / max(1, theirs.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
-                    "it should be",
+                    "recall comes first",
+                ),
+                (
+                    """
+def rouge_n(summary, reference, n):
+    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+    shared = (ours & theirs).total()
+    recall, precision = shared / theirs.total(), shared / ours.total()
+    return recall, precision, 2 * recall * precision / (recall + precision)
+""",
+                    "you divide by 0",
                 ),
             ],
         ),
@@ -357,6 +367,18 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
     return loss
 """,
                     "where is optimizer.zero_grad()",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    loss, norm = step_gradients(model, step_batches)
+    accelerator.backward(loss)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return loss
+""",
+                    "has called backward already",
                 ),
             ],
         ),
