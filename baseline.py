@@ -88,9 +88,9 @@ def main():
     wordy = wordy_summary.lower().split()
     print_overlap("rouge1 of a wordy summary", wordy, reference)
 
-    # 2. The metric gives the same F1
+    # 2. The metric gives the same F1 for these sentences
     # Differs from the chapter: each score is one number, without .low, .mid and .high.
-    # Words are cut to stems, but not with --rouge rouge_score.
+    # Words are cut to stems, which changes nothing here.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
     print("the metric, F1:", round_scores(scores))
@@ -108,7 +108,7 @@ def main():
     # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split: the means. rouge2 is low, as three sentences are wordier than a title.
+    # 4. Lead-3 of the split: the means. rouge2 is lower, as pairs of words agree less often.
     # With --rouge rouge_score, words are counted as in the chapter's baseline.
     scores = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")

@@ -54,7 +54,10 @@ def parse_args():
         "text", nargs="*", default=[], help="reviews to summarize; - reads one from standard input"
     )
     reviews.add_argument(
-        "--examples", type=int, nargs="+", help="rows of the test split, counted from 0"
+        "--examples",
+        type=int,
+        nargs="+",
+        help="rows of the test split (or validation), counted from 0",
     )
     reviews.add_argument("--input", help="file of reviews: CSV, TSV, JSON, JSONL, Parquet or TXT")
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
@@ -63,82 +66,6 @@ def parse_args():
     add("--text-column", default="review_body", help="column of --input (review_body)")
     add("--language", help="code of the reviews' language, which only mBART-50 needs to know")
     return common.parse_args(parser, PRESETS)
-
-
-def check_output_file(args):
-    """End the run unless --output is a .csv or .jsonl file that may be written or replaced."""
-    output = Path(args.output)
-    if output.suffix not in (".csv", ".jsonl"):
-        common.fail(f"--output {output} must end in .csv or .jsonl")
-    if args.input and output.resolve() == Path(args.input).resolve():
-        common.fail(f"--output {output} would overwrite the input; name another file")
-    if not output.parent.is_dir():
-        common.fail(f"--output {output}: there is no folder {output.parent}; make it first")
-    if output.is_symlink() or (output.exists() and not output.is_file()):
-        common.fail(f"--output {output} is a link, a folder or a device; name another file")
-
-
-def read_reviews(args):
-    """Return the rows to summarize, a list of dictionaries."""
-    if args.text:
-        return [{"review_body": text} for text in read_texts(args.text)]
-    if args.input:
-        return read_input(args)
-    if args.split:
-        return list(common.load_prepared(args, [args.split])[args.split])
-    return read_examples(args)
-
-
-def read_texts(texts):
-    """Return the reviews of the command line. For "-", one is read from standard input."""
-    if "-" in texts:
-        if sys.stdin is None:
-            common.fail("standard input is closed")
-        sys.stdin.reconfigure(errors="replace")
-    texts = [sys.stdin.read() if text == "-" else text for text in texts]
-    # Bytes that are not UTF-8 are replaced, both of standard input and of the command line.
-    return [os.fsencode(text).decode(errors="replace") for text in texts]
-
-
-def read_input(args):
-    """Return the rows of the file --input."""
-    with common.explain_errors(f"cannot read --input {args.input}", "name a file in UTF-8"):
-        rows = list(common.read_rows(args.input))
-    if not rows:
-        common.fail(f"--input {args.input} holds no reviews")
-    columns = dict.fromkeys(chain(*rows))  # those of all rows, each once
-    if review_column(args) not in columns:
-        names = ", ".join(columns)
-        common.fail(f"--input {args.input} has the columns {names}; see --text-column")
-    return rows
-
-
-def review_column(args):
-    """Return the name of the column with the reviews. The lines of a .txt file are "text"."""
-    if not args.input:
-        return "review_body"
-    return "text" if args.input.lower().endswith((".txt", ".txt.gz")) else args.text_column
-
-
-def read_examples(args):
-    """Return the rows of the test split that --examples names, or the first of each language.
-
-    If there is no test split, the validation split is used.
-    """
-    books = common.load_prepared(args, [])
-    if not {"test", "validation"} & set(books):
-        common.fail(
-            f"{args.data} has neither test nor validation reviews; give a review, or --input"
-        )
-    rows = list(books["test" if "test" in books else "validation"])
-    if args.examples is None:
-        first = {}
-        for row in rows:
-            first.setdefault(row["language"], row)
-        return list(first.values())
-    if min(args.examples) < 0 or max(args.examples) >= len(rows):
-        common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
-    return [rows[number] for number in args.examples]
 
 
 def load_model(args):
@@ -206,18 +133,102 @@ def print_summary(review, title, summary):
     print(common.printable(f"'>>> Summary: {summary}'"))
 
 
-def main():
-    args = parse_args()
-    if args.output:
-        check_output_file(args)
+def find_data(args):
+    """Set --data to the folder that --model was trained with, if --data is not given.
 
-    # 1. The reviews. By default they are test reviews, which the model has not seen.
+    The training wrote the name of that folder to arguments.json, beside the model.
+    """
     arguments_file = Path(args.model, common.ARGUMENTS_FILE)
     if args.model == PRESETS[args.preset]["model"] and not arguments_file.exists():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
         trained = common.read_json(arguments_file) if arguments_file.exists() else {}
         args.data = trained.get("data", f"data/prepared/{args.preset}")
+
+
+def read_reviews(args):
+    """Return the rows to summarize, a list of dictionaries."""
+    if args.text:
+        return [{"review_body": text} for text in read_texts(args.text)]
+    if args.input:
+        return read_input(args)
+    if args.split:
+        return list(common.load_prepared(args, [args.split])[args.split])
+    return read_examples(args)
+
+
+def read_texts(texts):
+    """Return the reviews of the command line. For "-", one is read from standard input."""
+    if "-" in texts:
+        if sys.stdin is None:
+            common.fail("standard input is closed")
+        sys.stdin.reconfigure(errors="replace")
+    texts = [sys.stdin.read() if text == "-" else text for text in texts]
+    # Bytes that are not UTF-8 are replaced, both of standard input and of the command line.
+    return [os.fsencode(text).decode(errors="replace") for text in texts]
+
+
+def read_input(args):
+    """Return the rows of the file --input."""
+    with common.explain_errors(f"cannot read --input {args.input}", "name a file in UTF-8"):
+        rows = list(common.read_rows(args.input))
+    if not rows:
+        common.fail(f"--input {args.input} holds no reviews")
+    columns = dict.fromkeys(chain(*rows))  # those of all rows, each once
+    if review_column(args) not in columns:
+        names = ", ".join(columns)
+        common.fail(f"--input {args.input} has the columns {names}; see --text-column")
+    return rows
+
+
+def review_column(args):
+    """Return the name of the column with the reviews. In a .txt file each line is a "text"."""
+    if not args.input:
+        return "review_body"
+    return "text" if args.input.lower().endswith((".txt", ".txt.gz")) else args.text_column
+
+
+def read_examples(args):
+    """Return the rows of the test split that --examples names, or the first of each language.
+
+    If there is no test split, the validation split is used.
+    """
+    books = common.load_prepared(args, [])
+    if not {"test", "validation"} & set(books):
+        common.fail(
+            f"{args.data} has neither test nor validation reviews; give a review, or --input"
+        )
+    rows = list(books["test" if "test" in books else "validation"])
+    if args.examples is None:
+        first = {}
+        for row in rows:
+            first.setdefault(row["language"], row)
+        return list(first.values())
+    if min(args.examples) < 0 or max(args.examples) >= len(rows):
+        common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
+    return [rows[number] for number in args.examples]
+
+
+def check_output_file(args):
+    """End the run unless --output is a .csv or .jsonl file that may be written or replaced."""
+    output = Path(args.output)
+    if output.suffix not in (".csv", ".jsonl"):
+        common.fail(f"--output {output} must end in .csv or .jsonl")
+    if args.input and output.resolve() == Path(args.input).resolve():
+        common.fail(f"--output {output} would overwrite the input; name another file")
+    if not output.parent.is_dir():
+        common.fail(f"--output {output}: there is no folder {output.parent}; make it first")
+    if output.is_symlink() or (output.exists() and not output.is_file()):
+        common.fail(f"--output {output} is a link, a folder or a device; name another file")
+
+
+def main():
+    args = parse_args()
+    if args.output:
+        check_output_file(args)
+
+    # 1. The reviews: by default of the test split, or of the validation split if there is no test
+    find_data(args)
     rows = read_reviews(args)
     if any("summary" in row for row in rows):
         common.fail("the reviews have a column 'summary', which would be overwritten; rename it")

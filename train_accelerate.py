@@ -78,8 +78,8 @@ def load_checkpoint(args, texts):
         )
     # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing and that the tokenizer fits. Then set the model up: the flag
-    # --num-beams, no tokens of mT5's pre-training (<extra_id_0>), and what other models need.
+    # Check that no weight is missing, that the tokenizer fits the texts, and that the model can
+    # generate. Set --num-beams. Forbid <extra_id_0> and the other tokens of mT5's pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -147,10 +147,9 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weight_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, weighted by its number of label tokens.
 
-    Differs from the chapter: each label token of a step counts the same, also on several processes.
-    Their gradients are averaged. So of two processes with 10 and 30 label tokens, where the average
-    is 20, the first loss is multiplied by 10/20 and the second by 30/20. On one process the factor
-    is 1.
+    Differs from the chapter, but only on several processes. Their gradients are averaged, so that a
+    process with 10 label tokens would weigh as much as one with 30. Here each loss is multiplied by
+    its label tokens, divided by their mean: by 10/20 and by 30/20.
     """
     label_tokens = (labels != -100).sum().float()
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -265,21 +264,21 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    num_training_steps = args.epochs * len(train_dataloader)
+    num_training_steps = args.epochs * len(train_dataloader)  # the batches of all processes
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
     # 6. Prepare everything for the device and the processes. Differs from the chapter: the schedule
-    # is prepared too, so that it is saved and resumed. It then moves by one step for each process,
-    # which is why its length was counted above in the batches of all processes.
+    # is prepared too, so that it is saved and resumed. On 4 processes each of its steps then counts
+    # as 4, and train_dataloader has a quarter of the batches.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
     # 7. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
-    # and stems are those of each row's language, and each score is one number.
+    # and stems are those of each row's language, and a score is one number, without .mid.
     rouge = common.Rouge(args.rouge)
 
     # 8. Start, or go on from a checkpoint
@@ -325,7 +324,7 @@ def main():
         progress["log_history"].append(log)
         progress["epoch"] = epoch + 1
 
-        # Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
+        # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
@@ -334,7 +333,7 @@ def main():
                 progress["best_scores"] = scores
                 best_model = accelerator.unwrap_model(model)
                 upload = save_and_push(args, best_model, tokenizer, progress, upload)
-        save_checkpoint(accelerator, args.output_dir, progress)
+        save_checkpoint(accelerator, args.output_dir, progress)  # of each epoch, for --resume
 
     # 10. Save the log of all epochs beside the best model, print its scores, and push
     if accelerator.is_main_process:

@@ -8,7 +8,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
 
 Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
-        card; checkpoint-<step>/ after each epoch, from which --resume goes on.
+        card; checkpoint-<step>/, the three newest ones, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
         validation split, where the baseline lead-3, the first three sentences, has 22. The sample
         is easy: most titles of its validation split also occur in its training split.
@@ -82,8 +82,8 @@ def load_checkpoint(args, texts):
         )
     # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing and that the tokenizer fits. Then set the model up: the flag
-    # --num-beams, no tokens of mT5's pre-training (<extra_id_0>), and what other models need.
+    # Check that no weight is missing, that the tokenizer fits the texts, and that the model can
+    # generate. Set --num-beams. Forbid <extra_id_0> and the other tokens of mT5's pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -137,7 +137,7 @@ def get_training_arguments(args):
         metric_for_best_model="rougeL",
         # Differs from the chapter: more rows fit in evaluation, as no activations are kept.
         per_device_eval_batch_size=4 * args.batch_size,
-        # Not in the chapter: more flags of this script, and what the machine needs
+        # Not in the chapter: the other flags of this script, and arguments for the machine
         eval_steps=args.save_steps,  # None if the interval is an epoch
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
@@ -148,7 +148,7 @@ def get_training_arguments(args):
         include_for_metrics=["loss"],  # compute_metrics also gets the validation losses
         **machine_arguments(),
     )
-    # With --no-bf16 the Trainer would take the precision that `accelerate launch` may have set.
+    # Without this, and without bf16, the Trainer takes what `accelerate launch` may have set.
     training_args.mixed_precision = "bf16" if args.bf16 else "no"
     return training_args
 
@@ -171,8 +171,8 @@ def compute_loss(outputs, labels, num_items_in_batch):
     Differs from the chapter: each label token of an optimizer step counts the same, even if the
     step has several batches, through accumulation or several processes. The losses of two batches
     with 10 and 30 label tokens are both divided by 40, which is ``num_items_in_batch``, and the
-    Trainer adds them up. mT5's own loss divides by 10 and by 30, so that each token of the first
-    batch would count three times as much.
+    Trainer adds them up, on several processes too. mT5's own loss divides by 10 and by 30, so that
+    each token of the first batch would count three times as much.
     """
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
@@ -206,8 +206,8 @@ def main():
     )
 
     # 4. The collator pads a batch. As it knows the model, it also shifts the labels right, which
-    # gives the decoder_input_ids. mT5 would shift them itself, but with compute_loss_func the
-    # Trainer gives the labels to that function and not to the model.
+    # gives the decoder_input_ids. mT5 would shift them itself, but in training the Trainer keeps
+    # the labels for compute_loss, and the model does not get them.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
@@ -216,7 +216,7 @@ def main():
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
-    # and stems are those of each row's language, and each score is one number.
+    # and stems are those of each row's language, and a score is one number, without .mid.
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
@@ -282,7 +282,8 @@ def main():
                 run_as_future=True,  # the next line waits for it, and reports its error
             )
             common.wait_for_upload(args, upload, is_last=True)
-    # The other processes wait here for the first one. They were seen to hang when they did not.
+    # The other processes wait here for the first one. When they ended at once, they could hang in
+    # gloo, the library that connects CPU processes.
     state.wait_for_everyone()
     trainer.accelerator.end_training()  # closes the connections between the processes
 
