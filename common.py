@@ -113,8 +113,8 @@ def training_parser(description, presets):
     add = parser.add_argument
     add("--output-dir", help="folder to write to")
     add("--epochs", type=int, help="passes over the training split")
-    add("--learning-rate", type=float, help="of the first step; falls to 0 linearly")
-    add("--weight-decay", type=float, help="of AdamW")
+    add("--learning-rate", type=float, help="learning rate of the first step; falls linearly to 0")
+    add("--weight-decay", type=float, help="weight decay of the optimizer AdamW")
     add("--max-train-samples", type=int, help="train on so many rows only, for a quick trial")
     add("--seed", type=int, default=42, help="of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
@@ -218,7 +218,8 @@ def first_line(error):
 
 def is_out_of_memory(error):
     """Return whether the memory was too small. On a CPU, torch raises a plain RuntimeError."""
-    return isinstance(error, MemoryError) or "allocate" in str(error)
+    pattern = "(tried to|can't|cannot|unable to) allocate"
+    return isinstance(error, MemoryError) or bool(re.search(pattern, str(error), re.IGNORECASE))
 
 
 @contextmanager
@@ -301,6 +302,12 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def read_arguments(folder):
+    """Return the flags with which a folder was written, or {} if no script here wrote it."""
+    path = Path(folder, ARGUMENTS_FILE)
+    return read_json(path) if path.is_file() else {}
+
+
 def write_json(path, content):
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     Path(path).write_text(text, encoding="utf-8")
@@ -320,9 +327,7 @@ def check_folder(folder, *sources):
         fail(f"{folder} is a file; name a folder")
     contents = list(target.iterdir()) if target.exists() else []
     unfinished = [path for path in contents if path.name.startswith(TEMPORARY)]
-    arguments_file = target / ARGUMENTS_FILE
-    is_ours = arguments_file.is_file() and "preset" in read_json(arguments_file)
-    if len(contents) > len(unfinished) and not is_ours:
+    if len(contents) > len(unfinished) and "preset" not in read_arguments(target):
         fail(f"{folder} was not written by this program; name another folder")
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
@@ -374,15 +379,15 @@ def start_run(args, num_rows):
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     data and flags. A finished run prints its scores again, and the process ends. Without --resume a
     finished run is replaced: its checkpoints are removed now, and its model when the new one is
-    saved. A run that has not ended is not replaced, unless it has no checkpoint yet.
+    saved. A run that has not ended is not replaced, unless it has no checkpoint yet; then it starts
+    anew, with --resume too.
     """
     state = process_state()
     check_processes(state)
     set_threads()
     print_plan(args, num_rows, state)
     check_folder(args.output_dir, args.model, args.data)
-    arguments_file = Path(args.output_dir, ARGUMENTS_FILE)
-    earlier = read_json(arguments_file) if arguments_file.exists() else {}
+    earlier = read_arguments(args.output_dir)
     results = Path(args.output_dir, "results.json")
     finished = earlier.get("finished") and results.exists()
     checkpoints = find_checkpoints(args.output_dir)
@@ -538,8 +543,7 @@ def load_prepared(args, splits):
                 sys.exit(code)
     if not Path(args.data, "dataset_dict.json").exists():
         fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
-    arguments_file = Path(args.data, ARGUMENTS_FILE)
-    if not arguments_file.exists() or "dataset" not in read_json(arguments_file):
+    if "dataset" not in read_arguments(args.data):
         fail(f"{args.data} was not made by prepare_data.py; read it with its --dataset {args.data}")
     with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
         books = datasets.load_from_disk(args.data)
@@ -653,19 +657,12 @@ def find_dataset(dataset):
             try:
                 info = huggingface_hub.dataset_info(dataset, timeout=10)
                 return dataset, {file.rfilename.split("/")[0] for file in info.siblings}
-            except (TransportError, OfflineModeIsEnabled) as error:
-                path = cached_dataset(dataset)
-                if path is None:
-                    raise error
+            except (TransportError, OfflineModeIsEnabled):
+                with suppress(LocalEntryNotFoundError):
+                    options = {"repo_type": "dataset", "local_files_only": True}
+                    return find_dataset(snapshot_download(dataset, **options))
+                raise
     return path, {folder.name for folder in path.glob("*/")}
-
-
-def cached_dataset(dataset):
-    """Return the folder of a Hub data set in the local cache, or None."""
-    try:
-        return Path(snapshot_download(dataset, repo_type="dataset", local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
 
 
 def language_folder(dataset, folders, language):
@@ -817,7 +814,7 @@ def read_json_rows(path, file, asked):
         except json.JSONDecodeError as error:
             remedy = "the file must be one list of rows, or have one row on each line"
             fail(f"{path}, line {number + error.lineno} is not JSON: {error.msg}; {remedy}")
-        rows = content if isinstance(content, list) else [content]
+        rows = content if is_list else [content]
         for place, row in enumerate(rows, 1):
             if not isinstance(row, dict):
                 where = f"row {place}" if is_list else f"line {number + 1}"
@@ -914,15 +911,19 @@ def check_weights(args, model, loading_info):
         fail(f"{name} has weights that are not finite numbers; get its files again")
 
 
+def count_letters(texts):
+    """Return how often each character occurs, without case or variants such as full width."""
+    return Counter(unicodedata.normalize("NFKC", " ".join(texts)).lower())
+
+
 def check_tokenizer(args, tokenizer, model, texts):
     """End the run if the tokenizer is not that of the model, which would then learn nonsense."""
     name = f"--model {args.model}"
     remedy = "copy the tokenizer's files from the checkpoint that the model was trained from"
     encoded = tokenizer(texts)["input_ids"]
     decoded = tokenizer.batch_decode(encoded, skip_special_tokens=True)
-    before, after = (unicodedata.normalize("NFKC", " ".join(t)).lower() for t in (texts, decoded))
-    letters_kept = (Counter(before) & Counter(after)).total()
-    if letters_kept < len(before) / 2:
+    before, after = count_letters(texts), count_letters(decoded)
+    if (before & after).total() < before.total() / 2:
         fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
     pieces = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
     size = len(model.get_output_embeddings().weight)  # some models have more rows than tokens
@@ -1239,7 +1240,7 @@ def draw_training(path, log, lead_3):
 
 def write_model_card(path, args, arguments, scores):
     """Write what the Hub shows of a model: languages, data, scores, hyperparameters."""
-    dataset = read_json(Path(args.data, ARGUMENTS_FILE))["dataset"]
+    dataset = read_arguments(args.data)["dataset"]
     data = huggingface_hub.ModelCardData(
         language=[language for language in scores if language != "all"],
         base_model=None if Path(args.model).exists() else args.model,

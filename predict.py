@@ -138,11 +138,10 @@ def find_data(args):
 
     The training wrote the name of that folder to arguments.json, beside the model.
     """
-    arguments_file = Path(args.model, common.ARGUMENTS_FILE)
-    if args.model == PRESETS[args.preset]["model"] and not arguments_file.exists():
+    trained = common.read_arguments(args.model)
+    if args.model == PRESETS[args.preset]["model"] and not trained:
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
-        trained = common.read_json(arguments_file) if arguments_file.exists() else {}
         args.data = trained.get("data", f"data/prepared/{args.preset}")
 
 

@@ -398,6 +398,7 @@ def test_the_one_line_is_true_of_the_error(error, words, monkeypatch, capsys):
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "out of memory: "),
         (RuntimeError("PytorchStreamReader failed"), "cannot load a: PytorchStreamReader failed; "),
+        (FileNotFoundError(2, "No such file", "allocated.csv"), "cannot load a: [Errno 2] No such"),
         (KeyError("weights"), "cannot load a: 'weights'; name b"),
     ],
 )
