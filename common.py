@@ -647,7 +647,7 @@ def find_dataset(dataset):
     """Return the path of a data set, or its name on the Hub, and the names at its top level.
 
     If the Hub cannot be reached, the path is that of the local cache. This function fails at once
-    where ``load_dataset()`` would try again and again for a minute.
+    where ``load_dataset()`` would try again and again for minutes.
     """
     path = Path(dataset)
     if not path.exists():
@@ -656,7 +656,10 @@ def find_dataset(dataset):
         with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
             try:
                 info = huggingface_hub.dataset_info(dataset, timeout=10)
-                return dataset, {file.rfilename.split("/")[0] for file in info.siblings}
+                files = [file.rfilename for file in info.siblings]
+                url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
+                huggingface_hub.get_hf_file_metadata(url, timeout=10)  # fails if files never come
+                return dataset, {file.split("/")[0] for file in files}
             except (TransportError, OfflineModeIsEnabled):
                 with suppress(LocalEntryNotFoundError):
                     options = {"repo_type": "dataset", "local_files_only": True}
@@ -856,8 +859,9 @@ def explain_checkpoint_errors(model):
         if not Path(model).is_dir():
             cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
             if not isinstance(cached, str):  # a path; else None or a note that the file is missing
-                # This fails at once where from_pretrained() tries again for half a minute.
-                huggingface_hub.model_info(model, timeout=10)
+                # This fails at once where from_pretrained() tries again for minutes.
+                url = huggingface_hub.hf_hub_url(model, "config.json")
+                huggingface_hub.get_hf_file_metadata(url, timeout=10)
         yield
 
 
