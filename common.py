@@ -130,7 +130,7 @@ def parse_args(parser, presets):
     "tiny" becomes the folder that prepare_data.py saves it in, and bf16 becomes True or False.
     """
     preset = parser.parse_args().preset  # once to know the preset, and again with its defaults
-    parser.set_defaults(**{"data": f"data/prepared/{preset}", **presets[preset]})
+    parser.set_defaults(**{"data": preset_data(preset), **presets[preset]})
     args = parser.parse_args()
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
@@ -153,10 +153,14 @@ def parse_args(parser, presets):
     return args
 
 
+def preset_data(preset):
+    """Return the folder in which the prepared data of a preset is."""
+    return f"data/prepared/{preset}"
+
+
 def tiny_checkpoint(args):
     """Return the folder of the model "tiny", which prepare_data.py saves beside the reviews."""
-    data = args.data or f"data/prepared/{args.preset}"
-    return f"{data}/tiny-mt5"
+    return f"{args.data or preset_data(args.preset)}/tiny-mt5"
 
 
 def check_launcher():
@@ -440,16 +444,6 @@ def print_plan(args, num_rows, state):
     state.print(f"Epochs: {args.epochs}, with {steps}. Output: {args.output_dir}")
 
 
-def check_number_of_gpus(n_gpu):
-    """End the run if the Trainer would drive several GPUs from one process.
-
-    It would use DataParallel, whose steps are larger than --batch-size says.
-    """
-    if n_gpu > 1:
-        command = f"torchrun --nproc_per_node {n_gpu} {Path(sys.argv[0]).name}"
-        fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-
-
 def check_same_flags(args, earlier):
     """End the run unless it has the data of the ``earlier`` one, and the flags that matter."""
     may_change = ("output_dir", "resume", "push_to_hub", "hub_private", "report_to")
@@ -534,8 +528,7 @@ def load_prepared(args, splits):
     first one does so while the others wait. --max-train-samples cuts the training split.
     """
     with process_state().main_process_first():
-        is_preset_folder = args.data == f"data/prepared/{args.preset}"
-        if is_preset_folder and not Path(args.data).exists():
+        if args.data == preset_data(args.preset) and not Path(args.data).exists():
             print(f"{args.data} is missing, so prepare_data.py makes it first", flush=True)
             script = Path(__file__).with_name("prepare_data.py")
             command = [sys.executable, script, "--preset", args.preset]
@@ -561,14 +554,15 @@ def load_prepared(args, splits):
     return books
 
 
-def load_texts(args, columns, language):
+def load_texts(args, location, columns, language):
     """Return the ``DatasetDict`` of --dataset, with the ``columns`` as texts.
 
-    ``columns`` is {the chapter's name: the name of the column in the data set}. If the data set has
-    a folder for each language, only that of the ``language`` is read. A row without a language gets
-    that of its folder or, if --languages has only one, that one.
+    ``location`` is what ``find_dataset`` returned, and ``columns`` is {the chapter's name: the name
+    of the column in the data set}. If the data set has a folder for each language, only that of the
+    ``language`` is read. A row without a language gets that of its folder or, if --languages has
+    only one, that one.
     """
-    dataset, folders = find_dataset(args.dataset)
+    dataset, folders = location
     folder = language_folder(args.dataset, folders, language)
     with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
         if Path(dataset).exists():

@@ -142,7 +142,7 @@ def find_data(args):
     if args.model == PRESETS[args.preset]["model"] and not trained:
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
-        args.data = trained.get("data", f"data/prepared/{args.preset}")
+        args.data = trained.get("data", common.preset_data(args.preset))
 
 
 def read_reviews(args):

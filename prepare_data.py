@@ -56,10 +56,8 @@ def parse_args():
     add("--model", help="checkpoint whose tokenizer is shown, or tiny")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
     args = common.parse_args(parser, PRESETS)
-    if (
-        args.dataset != PRESETS[args.preset]["dataset"]
-        and args.data == f"data/prepared/{args.preset}"
-    ):
+    is_own = args.dataset != PRESETS[args.preset]["dataset"]
+    if is_own and args.data == common.preset_data(args.preset):
         common.fail("--dataset needs --data; else it would replace the data of the preset")
     languages = [common.language_code(language) for language in args.languages]
     args.languages = list(dict.fromkeys(languages))  # each once
@@ -69,23 +67,24 @@ def parse_args():
     return args
 
 
-def load_reviews(args, language):
+def load_reviews(args, location, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
+    ``location`` says where --dataset is: a path or a name on the Hub, and the names in it.
     Its columns have the chapter's names and hold texts. An empty cell is "" or None.
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
     # Differs from the chapter's load_dataset("amazon_reviews_multi", "es"). Of a CSV file that call
     # would turn a title "NA" into an empty one, and "007" into 7. Here each value stays a text.
-    reviews = common.load_texts(args, columns, language)
+    reviews = common.load_texts(args, location, columns, language)
     split = main_split(reviews)
-    found = reviews[split].unique("language")
-    if not any(found):
+    languages = reviews[split].unique("language")
+    if not any(languages):
         remedy = "give exactly one language, such as --languages en"
         common.fail(f"{args.dataset} has no column 'language', or an empty one; {remedy}")
-    if language not in found:
-        others = ", ".join(str(code) for code in found[:20])
+    if language not in languages:
+        others = ", ".join(str(code) for code in languages[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
         return None
     return keep_rows(
@@ -222,9 +221,10 @@ def main():
 
     # 1. Load the reviews of each language and look at them
     corpus = {}  # {language: DatasetDict}
+    location = common.find_dataset(args.dataset)  # the Hub is asked once, not for each language
     for language in args.languages:
         print(f"\n=== {language} ===")
-        if reviews := load_reviews(args, language):
+        if reviews := load_reviews(args, location, language):
             corpus[language] = reviews
             print(reviews)
             show_samples(reviews, seed=args.seed)

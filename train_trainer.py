@@ -236,7 +236,10 @@ def main():
 
     # 6. The arguments of the Trainer
     training_args = get_training_arguments(args)
-    common.check_number_of_gpus(training_args.n_gpu)  # several need a launcher such as torchrun
+    if training_args.n_gpu > 1:  # DataParallel would make larger steps than --batch-size says
+        n_gpu = training_args.n_gpu
+        command = f"torchrun --nproc_per_node {n_gpu} train_trainer.py"
+        common.fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
 
     # 7. Train
     trainer = Seq2SeqTrainer(

@@ -469,7 +469,7 @@ def test_a_column_that_nobody_uses_decides_nothing(tmp_path):
     path.write_text("\n".join(lines))
     rows = list(common.read_texts("train", [path], columns))
     args = SimpleNamespace(dataset=str(path), languages=["en"])
-    texts = common.load_texts(args, columns, "en")["train"]
+    texts = common.load_texts(args, (path, set()), columns, "en")["train"]
     assert texts["review_body"][-2:] == ["one", "two"] and len(texts) == len(rows) == 20_001
 
 
