@@ -90,7 +90,7 @@ def main():
 
     # 2. The metric gives the same F1 for these sentences
     # Differs from the chapter: each score is one number, without .low, .mid and .high.
-    # Words are cut to stems, which changes nothing here.
+    # By default words are cut to stems, which changes nothing here.
     rouge = common.Rouge(args.rouge)
     scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
     print("the metric, F1:", round_scores(scores))

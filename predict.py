@@ -184,7 +184,7 @@ def review_column(args):
     """Return the name of the column with the reviews. In a .txt file each line is a "text"."""
     if not args.input:
         return "review_body"
-    return "text" if args.input.lower().endswith((".txt", ".txt.gz")) else args.text_column
+    return "text" if common.data_suffix(Path(args.input)) == ".txt" else args.text_column
 
 
 def read_examples(args):

@@ -183,10 +183,8 @@ def add_validation_split(dataset, args):
         common.fail("there is no train split to take --validation-share from; leave it out")
     with common.explain_errors("cannot take --validation-share of train", "give another one"):
         parts = dataset["train"].train_test_split(args.validation_share, seed=args.seed)
-    dataset["train"], dataset["validation"] = (
-        parts["train"],
-        parts["test"],
-    )  # a share is called "test"
+    dataset["train"] = parts["train"]
+    dataset["validation"] = parts["test"]  # the method's name for the share
     print(f"validation: {len(parts['test']):,} rows are taken from train (--validation-share)")
 
 

@@ -312,8 +312,8 @@ def main():
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # Generate summaries and compute ROUGE. Each process gets all summaries, as each one must
-        # know whether the epoch is the best.
+        # Generate summaries and compute ROUGE. Each process gets all summaries, and so all come to
+        # the same scores.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         if not (math.isfinite(epoch_loss) and math.isfinite(eval_loss)):
             common.fail("a loss is not finite; delete the output and lower --learning-rate")

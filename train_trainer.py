@@ -8,7 +8,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
 
 Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
-        card; checkpoint-<step>/, the three newest ones, from which --resume goes on.
+        card; three folders checkpoint-<step>/, from the newest of which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
         validation split, where the baseline lead-3, the first three sentences, has 22. The sample
         is easy: most titles of its validation split also occur in its training split.
