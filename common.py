@@ -1,10 +1,23 @@
-"""What the scripts share: flags, errors, files, runs, reviews, checkpoints, ROUGE and results.
+"""What the scripts share. The lesson is in the scripts, which call these as ``common.name``.
 
-The lesson is in the scripts, which call these functions as ``common.name``. A training script
-calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``, ``start_run``,
-``score_beside_lead_3`` and ``save_results``. Two things have the name checkpoint: a training starts
-from the checkpoint --model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3
-is the baseline: the first three sentences of a review.
+The parts of this file, in their order, and the scripts that use them:
+
+    Flags                       --preset and the flags that several scripts have; all scripts
+    Errors                      one line for bad input, with fail() and command_line(); all scripts
+    Files                       folders whose files are replaced only by complete ones; all scripts
+    Runs                        --output-dir, checkpoints and --resume; the training scripts
+    Reviews                     load_prepared() for all scripts; what follows for prepare_data.py
+    Files of reviews            CSV, JSON and Parquet; prepare_data.py and predict.py
+    The checkpoint --model      checks and settings after from_pretrained(); training and predict.py
+    Other families of models    what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; the same
+    Words, sentences and ROUGE  the metric and the table of scores; all but prepare_data.py
+    Results                     scores, log, picture and model card; the training scripts
+    The Hub                     uploads; the training scripts
+
+A training script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``,
+``start_run``, ``score_beside_lead_3`` and ``save_results``. Two things have the name checkpoint: a
+training starts from the checkpoint --model, and --resume goes on from a folder checkpoint-N of
+--output-dir. Lead-3 is the baseline: the first three sentences of a review.
 """
 
 import argparse
@@ -760,7 +773,7 @@ def read_rows(path, asked=()):
         if suffix in (".csv", ".tsv"):
             yield from read_csv(path, file, "\t" if suffix == ".tsv" else ",", asked)
         elif suffix == ".txt":
-            yield from ({"text": line.rstrip("\r\n")} for line in file)
+            yield from ({"review_body": line.rstrip("\r\n")} for line in file)
         else:
             yield from read_json_rows(path, file, asked)
 
@@ -819,6 +832,36 @@ def read_json_rows(path, file, asked):
             yield row
 
 
+def read_input(path, column):
+    """Return the rows of the file --input of predict.py, which must have the ``column``."""
+    with explain_errors(f"cannot read --input {path}", "name a file in UTF-8"):
+        rows = list(read_rows(path))
+    if not rows:
+        fail(f"--input {path} holds no reviews")
+    columns = dict.fromkeys(chain(*rows))  # those of all rows, each once
+    if column not in columns:
+        fail(f"--input {path} has the columns {', '.join(columns)}; see --text-column")
+    if "summary" in columns:
+        fail(f"--input {path} has a column 'summary', which would be overwritten; rename it")
+    return rows
+
+
+def check_output_file(output, source):
+    """End the run unless ``output`` is a .csv or .jsonl file that may be written or replaced.
+
+    ``source`` is the file of reviews, or None.
+    """
+    path = Path(output)
+    if path.suffix not in (".csv", ".jsonl"):
+        fail(f"--output {output} must end in .csv or .jsonl")
+    if source and path.resolve() == Path(source).resolve():
+        fail(f"--output {output} would overwrite the input; name another file")
+    if not path.parent.is_dir():
+        fail(f"--output {output}: there is no folder {path.parent}; make it first")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        fail(f"--output {output} is a link, a folder or a device; name another file")
+
+
 def write_rows(rows, path):
     """Write the rows, a list of dictionaries, to a .csv or .jsonl file."""
     options = {"mode": "w", "encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
@@ -864,6 +907,7 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     freeze_constants(model)  # before the check, which looks only at weights that are trained
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model, list(texts))
+    check_lengths(args, model)
 
     # mT5 has a head (lm_head) apart from its embeddings, but transformers says in its configuration
     # that the two are tied. Whatever ties them again, as resizing does, would overwrite the head.
@@ -880,7 +924,7 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     pieces = tokenizer.convert_ids_to_tokens(range(len(head)))
     unwanted = [i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
     generation_config.suppress_tokens = unwanted or None
-    adapt_other_families(args, tokenizer, model)
+    adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
 
 
@@ -942,8 +986,11 @@ def freeze_constants(model):
             module.requires_grad_(False)
 
 
-def adapt_other_families(args, tokenizer, model):
-    """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; check the number of tokens."""
+def check_lengths(args, model):
+    """End the run if the model has no positions for as many tokens as the flags allow.
+
+    mT5 and T5 take any number of tokens.
+    """
     for part, positions, flag in (
         ("decoder", "max_decoder_position_embeddings", "max_target_length"),
         ("encoder", "max_encoder_position_embeddings", "max_input_length"),
@@ -956,6 +1003,10 @@ def adapt_other_families(args, tokenizer, model):
         if getattr(args, flag) > limit:
             remedy = f"give --{flag.replace('_', '-')} {limit}"
             fail(f"--model {args.model} has too few positions; {remedy}")
+
+
+def adapt_other_families(tokenizer, model):
+    """Set up what BART, mBART-50 and GPT-2 need beyond mT5."""
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
     if generation_config.num_beams in (None, 1):  # settings for beams could not be saved

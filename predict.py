@@ -19,7 +19,6 @@ Takes   seconds; a split of the sample about half a minute.
 
 import os
 import sys
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -59,7 +58,9 @@ def parse_args():
         nargs="+",
         help="rows of the test split (or validation), counted from 0",
     )
-    reviews.add_argument("--input", help="file of reviews: CSV, TSV, JSON, JSONL, Parquet or TXT")
+    reviews.add_argument(
+        "--input", help="file of reviews: CSV, TSV, JSON, JSONL, Parquet or TXT, one per line"
+    )
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
     add = parser.add_argument
     add("--output", help="file for the reviews with their summaries")
@@ -148,15 +149,15 @@ def find_data(args):
 def read_reviews(args):
     """Return the rows to summarize, a list of dictionaries."""
     if args.text:
-        return [{"review_body": text} for text in read_texts(args.text)]
+        return [{"review_body": text} for text in read_command_line(args.text)]
     if args.input:
-        return read_input(args)
+        return common.read_input(args.input, args.text_column)
     if args.split:
         return list(common.load_prepared(args, [args.split])[args.split])
     return read_examples(args)
 
 
-def read_texts(texts):
+def read_command_line(texts):
     """Return the reviews of the command line. For "-", one is read from standard input."""
     if "-" in texts:
         if sys.stdin is None:
@@ -165,26 +166,6 @@ def read_texts(texts):
     texts = [sys.stdin.read() if text == "-" else text for text in texts]
     # Bytes that are not UTF-8 are replaced, both of standard input and of the command line.
     return [os.fsencode(text).decode(errors="replace") for text in texts]
-
-
-def read_input(args):
-    """Return the rows of the file --input."""
-    with common.explain_errors(f"cannot read --input {args.input}", "name a file in UTF-8"):
-        rows = list(common.read_rows(args.input))
-    if not rows:
-        common.fail(f"--input {args.input} holds no reviews")
-    columns = dict.fromkeys(chain(*rows))  # those of all rows, each once
-    if review_column(args) not in columns:
-        names = ", ".join(columns)
-        common.fail(f"--input {args.input} has the columns {names}; see --text-column")
-    return rows
-
-
-def review_column(args):
-    """Return the name of the column with the reviews. In a .txt file each line is a "text"."""
-    if not args.input:
-        return "review_body"
-    return "text" if common.data_suffix(Path(args.input)) == ".txt" else args.text_column
 
 
 def read_examples(args):
@@ -208,30 +189,15 @@ def read_examples(args):
     return [rows[number] for number in args.examples]
 
 
-def check_output_file(args):
-    """End the run unless --output is a .csv or .jsonl file that may be written or replaced."""
-    output = Path(args.output)
-    if output.suffix not in (".csv", ".jsonl"):
-        common.fail(f"--output {output} must end in .csv or .jsonl")
-    if args.input and output.resolve() == Path(args.input).resolve():
-        common.fail(f"--output {output} would overwrite the input; name another file")
-    if not output.parent.is_dir():
-        common.fail(f"--output {output}: there is no folder {output.parent}; make it first")
-    if output.is_symlink() or (output.exists() and not output.is_file()):
-        common.fail(f"--output {output} is a link, a folder or a device; name another file")
-
-
 def main():
     args = parse_args()
     if args.output:
-        check_output_file(args)
+        common.check_output_file(args.output, args.input)
 
     # 1. The reviews: by default of the test split, or of the validation split if there is no test
     find_data(args)
     rows = read_reviews(args)
-    if any("summary" in row for row in rows):
-        common.fail("the reviews have a column 'summary', which would be overwritten; rename it")
-    column = review_column(args)
+    column = args.text_column if args.input else "review_body"
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # "" for no value
     languages = [args.language or row.get("language") or "unknown" for row in rows]
     languages = [common.base_language(str(language)) for language in languages]

@@ -339,8 +339,7 @@ def test_predict_reads_a_file_and_keeps_its_order(trained, titles, tmp_path, suf
     write_reviews(source, TEXTS * 9)
     predict(trained, "--input", source, "--output", output, "--batch-size", 5)
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    column = "text" if suffix == "txt" else "review_body"
-    assert [row[column] for row in rows] == TEXTS * 9
+    assert [row["review_body"] for row in rows] == TEXTS * 9
     assert [row["summary"] for row in rows] == [titles[text] for text in TEXTS * 9]
     stars = [row.get("stars") for row in rows]
     if suffix == "csv":  # has texts only

@@ -13,7 +13,6 @@ from conftest import ROOT, run, sample
 from datasets import Dataset, DatasetDict, load_from_disk
 
 import common
-import predict
 import prepare_data
 
 ROWS = 12  # per language and split
@@ -139,7 +138,11 @@ FILES = [
     ("a.csv", '"text"\n"x\0y"\n' + "z" * 200_000, [{"text": "x\0y"}, {"text": "z" * 200_000}]),
     ("a.tsv", 'text\tn\na 5" lamp\t1\n', [{"text": 'a 5" lamp', "n": "1"}]),
     ("a.tsv", 'text\n"from here\nto there"\n', [{"text": '"from here'}, {"text": 'to there"'}]),
-    ("a.txt", "one, two\n\nthree", [{"text": "one, two"}, {"text": ""}, {"text": "three"}]),
+    (
+        "a.txt",
+        "one, two\n\nthree",
+        [{"review_body": "one, two"}, {"review_body": ""}, {"review_body": "three"}],
+    ),
     ("a.json", '[{"text": "007", "n": 7}]', [{"text": "007", "n": 7}]),
     ("a.json", '{"text": "one"}\n{"text": null}\n', [{"text": "one"}, {"text": None}]),
     ("a.jsonl", '{"text": "¡Qué!"}\n\n{"n": 1}', [{"text": "¡Qué!"}, {"n": 1}]),
@@ -505,20 +508,16 @@ IN_AND_OUT = [  # a file, another one to write, its content with the summary as 
         "out.csv",
         'review_body,x,y,summary\na,"[""b"", null]",,S\nc,true,,S\n',
     ),
-    ("in.TXT", "one\n\ntwo", "out.csv", "text,summary\none,S\n,\ntwo,S\n"),
+    ("in.TXT", "one\n\ntwo", "out.csv", "review_body,summary\none,S\n,\ntwo,S\n"),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "output", "expected"), IN_AND_OUT)
-def test_predict_writes_each_value_as_it_was_read(
-    name, content, output, expected, monkeypatch, tmp_path
-):
+def test_predict_writes_each_value_as_it_was_read(name, content, output, expected, tmp_path):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    args = {"text": [], "input": str(tmp_path / name), "text_column": "review_body"}
-    args = SimpleNamespace(**args)
-    rows, column = predict.read_reviews(args), predict.review_column(args)
+    rows = common.read_input(str(tmp_path / name), "review_body")
     for row in rows:
-        row["summary"] = "S" if common.to_text(row[column], column) else ""
+        row["summary"] = "S" if common.to_text(row["review_body"], "review_body") else ""
     common.write_rows(rows, tmp_path / output)
     written = (tmp_path / output).read_bytes().decode()
     assert written.replace("\r\n", "\n") == expected
@@ -527,7 +526,7 @@ def test_predict_writes_each_value_as_it_was_read(
 @pytest.mark.parametrize("suffix", ["csv.gz", "tsv", "xlsx", "parquet", "CSV", "json"])
 def test_predict_writes_only_what_the_name_says(suffix, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        predict.check_output_file(SimpleNamespace(output=f"{tmp_path}/t.{suffix}", input=None))
+        common.check_output_file(f"{tmp_path}/t.{suffix}", None)
     assert "must end in .csv or .jsonl" in capsys.readouterr().err
 
 
