@@ -1,7 +1,7 @@
 """Write titles for reviews with a trained model, or score the model on a split.
 
-Chapter section: "Using your fine-tuned model". Its pipeline("summarization") was removed from
-transformers; here the model's generate() is called.
+Chapter section: "Using your fine-tuned model". The chapter's pipeline("summarization") was removed
+from transformers, so this script calls the model's generate().
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # these rows of the test split
@@ -11,10 +11,10 @@ transformers; here the model's generate() is called.
 
 Reads   --model, a folder that a training script wrote or a Hub id, and reviews: from the command
         line, from a file, or by default from the test split of --data. The default of --data is
-        the folder that --model was trained with or, for a Hub id, data/prepared/<preset>.
+        the data that --model was trained on or, for a Hub id, data/prepared/<preset>.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
-Takes   seconds; a split of the sample about half a minute.
+Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
 """
 
 import os
@@ -32,7 +32,7 @@ import common
 PRESETS = {
     "sample": {
         "model": "results/sample-trainer",
-        "data": None,  # None means: the folder that the model was trained with
+        "data": None,  # None means: the data that the model was trained on
         "batch_size": 32,
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
@@ -56,7 +56,7 @@ def parse_args():
         "--examples",
         type=int,
         nargs="+",
-        help="rows of the test split (or validation), counted from 0",
+        help="rows of the test split, or of validation if there is no test, counted from 0",
     )
     reviews.add_argument(
         "--input", help="file of reviews: CSV, TSV, JSON, JSONL, Parquet or TXT, one per line"
@@ -64,8 +64,12 @@ def parse_args():
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
     add = parser.add_argument
     add("--output", help="file for the reviews with their summaries")
-    add("--text-column", default="review_body", help="column of --input (review_body)")
-    add("--language", help="code of the reviews' language, which only mBART-50 needs to know")
+    add(
+        "--text-column",
+        default="review_body",
+        help="column of --input with the reviews (review_body)",
+    )
+    add("--language", help="language of the reviews, such as en, for mBART-50 (column language)")
     return common.parse_args(parser, PRESETS)
 
 
@@ -80,26 +84,34 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing, and set the model up: --num-beams, no <extra_id_0>, and for
-    # GPT-2 padding on the left, because the summary must follow the prompt without a gap.
+    # Check the checkpoint and set up how it writes: with --num-beams, and without <extra_id_0> and
+    # the other tokens of mT5's pre-training. GPT-2 gets its padding on the left, so that the
+    # summary follows the prompt without a gap.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def generate(reviews, languages, tokenizer, model, max_input_length):
+def generate(reviews, languages, tokenizer, model, args):
     """Return the summaries that the model writes for a batch of reviews."""
     reviews = [common.task_prefix(model) + review for review in reviews]  # "summarize: " for T5
     # GPT-2 continues a text, so a prompt follows the review. Only the review is cut off if it is
     # too long ("only_first").
     prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
-    inputs = tokenizer(reviews, prompts, max_length=max_input_length, truncation="only_first")
-    inputs = common.set_language_codes(inputs, languages, tokenizer)  # only for mBART-50
-    inputs = tokenizer.pad(inputs, return_tensors="pt").to(model.device)
+    inputs = tokenizer(
+        reviews,
+        text_pair=prompts,
+        max_length=args.max_input_length,
+        truncation="only_first",
+        padding=True,
+        return_tensors="pt",
+    )
+    # Only mBART-50 marks each text with its language. For other models nothing changes here.
+    inputs = common.set_language_codes(inputs, languages, tokenizer).to(model.device)
     with torch.inference_mode():
-        # The number of tokens and of beams is in model.generation_config.
         generated_tokens = model.generate(
-            inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=args.max_target_length,  # --num-beams is in model.generation_config
         )
     if not model.config.is_encoder_decoder:  # GPT-2 returns review, prompt and summary
         generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
@@ -114,13 +126,13 @@ def summarize(reviews, languages, tokenizer, model, args):
     order = [index for index, review in enumerate(reviews) if review]
     order.sort(key=lambda index: len(reviews[index]), reverse=True)
     starts = range(0, len(order), args.batch_size)
-    # disable=None shows the bar on a terminal only. A single batch has no bar.
-    disable = True if len(starts) == 1 else None
-    for start in tqdm(starts, "Summarize", disable=disable, leave=False):
+    # No progress bar in a log file, or for a single batch
+    show_bar = sys.stderr.isatty() and len(starts) > 1
+    for start in tqdm(starts, "Summarize", disable=not show_bar, leave=False):
         batch = order[start : start + args.batch_size]
         batch_reviews = [reviews[index] for index in batch]
         batch_languages = [languages[index] for index in batch]
-        written = generate(batch_reviews, batch_languages, tokenizer, model, args.max_input_length)
+        written = generate(batch_reviews, batch_languages, tokenizer, model, args)
         for index, summary in zip(batch, written, strict=True):
             summaries[index] = summary.strip()
     return summaries
@@ -132,18 +144,6 @@ def print_summary(review, title, summary):
     if title:
         print(common.printable(f"'>>> Title: {title}'"))
     print(common.printable(f"'>>> Summary: {summary}'"))
-
-
-def find_data(args):
-    """Set --data to the folder that --model was trained with, if --data is not given.
-
-    The training wrote the name of that folder to arguments.json, beside the model.
-    """
-    trained = common.read_arguments(args.model)
-    if args.model == PRESETS[args.preset]["model"] and not trained:
-        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data is None:
-        args.data = trained.get("data", common.preset_data(args.preset))
 
 
 def read_reviews(args):
@@ -194,13 +194,17 @@ def main():
     if args.output:
         common.check_output_file(args.output, args.input)
 
-    # 1. The reviews: by default of the test split, or of the validation split if there is no test
-    find_data(args)
+    # 1. The reviews. The training wrote beside the model which data it was trained on.
+    trained = common.read_arguments(args.model)  # {} for a model from elsewhere
+    if args.model == PRESETS[args.preset]["model"] and not trained:
+        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
+    if args.data is None:
+        args.data = trained.get("data", common.preset_data(args.preset))
     rows = read_reviews(args)
     column = args.text_column if args.input else "review_body"
-    reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # "" for no value
-    languages = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [common.base_language(str(language)) for language in languages]
+    reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # None becomes ""
+    codes = [args.language or row.get("language") or "unknown" for row in rows]
+    languages = [common.base_language(str(code)) for code in codes]  # es of es-MX
 
     # 2. The model
     tokenizer, model = load_model(args)
@@ -212,7 +216,7 @@ def main():
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
-    # 4. To the screen or a file, and scores if the reviews are those of a split
+    # 4. Print or save the summaries; score them if the reviews are those of a split
     if args.split:
         metric = common.Rouge(args.rouge)
         scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)

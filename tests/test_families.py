@@ -106,17 +106,17 @@ def family(request):
     return request.param
 
 
-def given_to_generate(reviews, languages, tokenizer, model, max_input_length):
+def given_to_generate(reviews, languages, tokenizer, model, args):
     """Return the input_ids and the attention_mask with which predict.py calls model.generate."""
     given = {}
 
-    def generate(input_ids, attention_mask):
+    def generate(input_ids, attention_mask, max_new_tokens):
         given.update(input_ids=input_ids, attention_mask=attention_mask)
         raise Stop
 
     model.generate = generate
     with pytest.raises(Stop):
-        predict.generate(reviews, languages, tokenizer, model, max_input_length)
+        predict.generate(reviews, languages, tokenizer, model, args)
     return given
 
 
@@ -147,14 +147,16 @@ def test_what_a_model_reads_and_writes(
     assert tokenizer.decode(tokenized[0]["input_ids"]) == review
     assert tokenizer.decode(tokenized[0]["labels"]) == title
     # predict.py gives the model the same.
-    inputs = given_to_generate(["Buen libro."], [language], tokenizer, model, 64)
+    args = arguments(checkpoints[family])
+    inputs = given_to_generate(["Buen libro."], [language], tokenizer, model, args)
     assert inputs["input_ids"].tolist() == [tokenized[0]["input_ids"]]
 
 
 def test_what_gpt2_reads(checkpoints):
     tokenizer, model = opened(checkpoints["gpt2"])
     reviews = ["Good.", "A good book.", "A long book. " * 500]
-    inputs = given_to_generate(reviews, ["en"] * 3, tokenizer, model, LONGEST["gpt2"])
+    args = arguments(checkpoints["gpt2"])
+    inputs = given_to_generate(reviews, ["en"] * 3, tokenizer, model, args)
     texts = tokenizer.batch_decode(inputs["input_ids"])
     padding = ["<|endoftext|>" * mask.tolist().count(0) for mask in inputs["attention_mask"]]
     assert texts[:2] == [padding[0] + "Good.\nTL;DR:", padding[1] + "A good book.\nTL;DR:"]
