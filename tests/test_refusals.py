@@ -70,6 +70,11 @@ REFUSED = [  # script, flags, words of the one line
     ("train_accelerate", "--max-train-samples 0", ["--max-train-samples 0 is less than 1"]),
     ("train_trainer", "--save-steps -5", ["--save-steps -5 is less than 1"]),
     ("train_trainer", "--gradient-accumulation-steps 0", ["steps 0 is less than 1"]),
+    (
+        "train_trainer",
+        f"--save-steps 9999 --epochs 2 {TRAIN}",
+        ["--save-steps 9999 is more than all", "steps"],
+    ),
     ("train_trainer", "--max-input-length 0", ["--max-input-length 0 is less than 1"]),
     ("predict", "--num-beams 0", ["--num-beams 0 is less than 1"]),
     ("train_trainer", "--learning-rate nan", ["--learning-rate nan is not a number from 0 up"]),
