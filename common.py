@@ -688,11 +688,19 @@ def find_dataset(dataset):
 
 
 def language_folder(dataset, folders, language):
-    """Return which of the ``folders`` is named after a language, such as es or es_MX, or None."""
-    found = [name for name in folders if re.fullmatch(rf"{language}([-_]\w\w)?", name.lower())]
+    """Return which of the ``folders`` is named after a language, such as es or es_MX, or None.
+
+    If there are folders of other languages only, the run ends.
+    """
+
+    def named_after(code):
+        pattern = rf"({code})([-_]\w\w)?"
+        return sorted(name for name in folders if re.fullmatch(pattern, name.lower()))
+
+    found = named_after(language)
     if len(found) > 1:
-        fail(f"{dataset} has the folders {' and '.join(sorted(found))}; move one of them")
-    others = sorted(name for name in folders if base_language(name) in LANGUAGES)
+        fail(f"{dataset} has the folders {' and '.join(found)}; move one of them")
+    others = named_after("|".join(LANGUAGES))
     if others and not found:
         fail(f"{dataset} has folders for {', '.join(others)}, and none for {language}")
     return found[0] if found else None

@@ -240,6 +240,12 @@ def test_the_folder_of_a_language(folders, language, found):
     assert common.language_folder("reviews", folders, language) == found
 
 
+def test_reviews_in_folders_of_other_languages_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        common.language_folder("reviews", ["es", "en", "notes"], "de")
+    assert "reviews has folders for en, es, and none for de" in capsys.readouterr().err
+
+
 def test_a_name_instead_of_a_code_is_refused(capsys):
     with pytest.raises(SystemExit):
         common.language_code("Spanish")
