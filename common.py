@@ -883,6 +883,8 @@ def check_output_file(output, source):
         fail(f"--output {output}: there is no folder {path.parent}; make it first")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         fail(f"--output {output} is a link, a folder or a device; name another file")
+    if not os.access(path.parent, os.W_OK):
+        fail(f"--output {output}: {path.parent} may not be written to; name another folder")
 
 
 def write_rows(rows, path):
@@ -1054,17 +1056,24 @@ def language_ids(tokenizer):
     return {code.split("_")[0]: number for code, number in codes.items()}
 
 
+def check_languages(languages, tokenizer):
+    """End the run if the tokenizer marks texts with languages and does not know one of these."""
+    ids = language_ids(tokenizer)
+    unknown = set(languages) - ids.keys()
+    if ids and unknown:
+        known = ", ".join(sorted(ids))
+        fail(f"the checkpoint knows {known}, not {unknown.pop()}; predict.py has --language")
+
+
 def set_language_codes(model_inputs, languages, tokenizer):
     """Return ``model_inputs`` with the language as the first token of each row, for mBART-50.
 
     Other tokenizers do not mark languages, and their ``model_inputs`` are returned as they are.
     """
+    check_languages(languages, tokenizer)
     ids = language_ids(tokenizer)
     if not ids:
         return model_inputs
-    if unknown := set(languages) - ids.keys():
-        known = ", ".join(sorted(ids))
-        fail(f"the checkpoint knows {known}, not {unknown.pop()}; predict.py has --language")
     for name in {"input_ids", "labels"} & set(model_inputs):
         for row, language in zip(model_inputs[name], languages, strict=True):
             row[0] = ids[language]

@@ -17,7 +17,6 @@ Writes  summaries to the screen or, with --output, the reviews with all their co
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -59,22 +58,29 @@ def parse_args():
         help="rows of the test split, or of validation if there is no test, counted from 0",
     )
     reviews.add_argument(
-        "--input", help="file of reviews: CSV, TSV, JSON, JSONL, Parquet or TXT, one per line"
+        "--input",
+        help="file of reviews: CSV, TSV, JSON, JSONL, Parquet, or TXT with one review per line",
     )
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
     add = parser.add_argument
-    add("--output", help="file for the reviews with their summaries")
+    add("--output", help="file to write, .csv or .jsonl; an existing one is replaced")
     add(
         "--text-column",
         default="review_body",
         help="column of --input with the reviews (review_body)",
     )
-    add("--language", help="language of the reviews, such as en, for mBART-50 (column language)")
+    language_help = (
+        "language of all reviews, such as en, for mBART-50 (that of the column language)"
+    )
+    add("--language", help=language_help)
     return common.parse_args(parser, PRESETS)
 
 
 def load_model(args):
-    """Return the tokenizer and the model of --model, on the GPU if there is one."""
+    """Return the tokenizer and the model of --model, on the GPU if there is one.
+
+    Code that comes with a checkpoint is never executed: trust_remote_code is False.
+    """
     with common.explain_checkpoint_errors(args.model):
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
@@ -84,9 +90,9 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # Check the checkpoint and set up how it writes: with --num-beams, and without <extra_id_0> and
-    # the other tokens of mT5's pre-training. GPT-2 gets its padding on the left, so that the
-    # summary follows the prompt without a gap.
+    # Check that weights and tokenizer fit. Then change both for generate(): set --num-beams, forbid
+    # the tokens of mT5's pre-training such as <extra_id_0>, and pad GPT-2's texts on the left, so
+    # that the summary follows the prompt without a gap.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -108,10 +114,11 @@ def generate(reviews, languages, tokenizer, model, args):
     # Only mBART-50 marks each text with its language. For other models nothing changes here.
     inputs = common.set_language_codes(inputs, languages, tokenizer).to(model.device)
     with torch.inference_mode():
+        # The number of beams is in model.generation_config.
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=args.max_target_length,  # --num-beams is in model.generation_config
+            max_new_tokens=args.max_target_length,
         )
     if not model.config.is_encoder_decoder:  # GPT-2 returns review, prompt and summary
         generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
@@ -164,8 +171,8 @@ def read_command_line(texts):
             common.fail("standard input is closed")
         sys.stdin.reconfigure(errors="replace")
     texts = [sys.stdin.read() if text == "-" else text for text in texts]
-    # Bytes that are not UTF-8 are replaced, both of standard input and of the command line.
-    return [os.fsencode(text).decode(errors="replace") for text in texts]
+    # Python keeps bytes of the command line that are not UTF-8 as surrogates. Replace them.
+    return [text.encode(errors="surrogateescape").decode(errors="replace") for text in texts]
 
 
 def read_examples(args):
@@ -194,7 +201,7 @@ def main():
     if args.output:
         common.check_output_file(args.output, args.input)
 
-    # 1. The reviews. The training wrote beside the model which data it was trained on.
+    # 1. The reviews. A model that was trained here has an arguments.json, which names its data.
     trained = common.read_arguments(args.model)  # {} for a model from elsewhere
     if args.model == PRESETS[args.preset]["model"] and not trained:
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
@@ -204,10 +211,11 @@ def main():
     column = args.text_column if args.input else "review_body"
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # None becomes ""
     codes = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [common.base_language(str(code)) for code in codes]  # es of es-MX
+    languages = [common.base_language(str(code)) for code in codes]  # es-MX becomes es
 
     # 2. The model
     tokenizer, model = load_model(args)
+    common.check_languages(languages, tokenizer)  # of mBART-50, before any summary is written
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)

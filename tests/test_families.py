@@ -383,3 +383,7 @@ def test_mbart_needs_the_language_of_a_text(checkpoints):
         line = error_line(run("predict.py", *language, *flags, check=False))
         assert "af, ar, " in line and " es, " in line and "--language" in line
     assert "Summary: " in run("predict.py", "--language", "es", *flags).stdout
+    tokenizer, _ = opened(checkpoints["mbart"])
+    common.check_languages(["es", "en"], tokenizer)
+    with pytest.raises(SystemExit):  # before the first batch, and not when eo comes
+        common.check_languages(["es", "eo"], tokenizer)
