@@ -1222,7 +1222,7 @@ def score_beside_lead_3(metric, rows, summaries=None):
     if summaries is not None:
         model = score_rows(metric, summaries, rows)
         systems = {"model": model, "lead-3": lead_3, "difference": model - lead_3}
-    languages = np.array(rows["language"][:])
+    languages = np.array(list(rows["language"]))
     groups = {language: languages == language for language in np.unique(languages).tolist()}
     groups["all"] = np.full(len(languages), True)
     scores = {}

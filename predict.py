@@ -64,15 +64,8 @@ def parse_args():
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
     add = parser.add_argument
     add("--output", help="file to write, .csv or .jsonl; an existing one is replaced")
-    add(
-        "--text-column",
-        default="review_body",
-        help="column of --input with the reviews (review_body)",
-    )
-    language_help = (
-        "language of all reviews, such as en, for mBART-50 (that of the column language)"
-    )
-    add("--language", help=language_help)
+    add("--text-column", default="review_body", help="column with the reviews (review_body)")
+    add("--language", help="language of all reviews, such as en; only mBART-50 needs to know it")
     return common.parse_args(parser, PRESETS)
 
 
