@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data/prepared/sample"
 CUDA = torch.cuda.is_available()
 PIECES, KEPT_PIECES = 250_112, 20_000  # of mt5-small, and about what the chapter's corpus uses
-LAST_LINE = "Epoch 1.*(loss|rouge)|eval_runtime"  # of a training of one epoch
+LAST_LINE = "Epoch 1: |Epoch 1.*loss|eval_runtime"  # of a training of one epoch
 WAYS = {
     "a": "the chapter's loop, fp32",
     "b": "stock `Seq2SeqTrainer`, fp32",
