@@ -13,11 +13,24 @@ book_share = {}
 for language in reviews:
     book_share[language] = len(books[language]["train"]) / len(reviews[language]["train"])
 """,
-                'book_share = {"en": 0.85, "es": 0.86}',
+                'book_share = {"en": 0.854, "es": 0.857}',
             ],
             [
                 ('book_share = {"en": 4700 / 4016, "es": 4700 / 4027}', "not between 0 and 1"),
+                ('book_share = {"en": 85.4, "es": 85.7}', "a share is no percentage"),
                 ('book_share = {"en": 0.5, "es": 0.5}', "not quite for en"),
+                ('book_share = {"en": 4027 / 4700, "es": 4016 / 4700}', "not quite for en"),
+                ('book_share = {"en": 4016 / 4700, "es": 4016 / 4700}', "not quite for es"),
+                (
+                    """
+book_share = {
+    language: sum(map(len, books[language].values()))
+    / sum(map(len, reviews[language].values()))
+    for language in reviews
+}
+""",
+                    "not quite for en: take the rows of train",
+                ),
                 ('book_share = {"en": 4016 / 4700, "es": None}', "['es'] is still None"),
                 ('book_share = {"en": 4016 / 4700, "es": 4016 / 8043}', "not quite for es"),
             ],
@@ -35,11 +48,16 @@ import re
 def keep(example):
     return len(re.findall(r"\\S+", example["review_title"])) > 2
 """,
+                """
+def keep(example):
+    if len(example["review_title"].split()) > 2:
+        return True
+""",
             ],
             [
                 (
                     'def keep(example):\n    return len(example["review_title"].split(" ")) >= 3',
-                    "without an argument",
+                    "two spaces in a row",
                 ),
                 (
                     'def keep(example):\n    return len(example["review_title"].split()) > 3',
@@ -47,22 +65,71 @@ def keep(example):
                 ),
                 ('def keep(example):\n    return len(example["review_title"]) > 2', "Too slow"),
                 ("def keep(example):\n    return True", "Too slow"),
+                (
+                    'def keep(example):\n    return len(set(example["review_title"].split())) > 2',
+                    "so so good",
+                ),
             ],
         ),
         "exercise-3": (
             [
                 """
-max_input_length = 8
-while (lengths > max_input_length).mean() > 0.01:
-    max_input_length += 8
+known = set()
+for review in frames["train"]["review_body"]:
+    known.update(sentences(review))
+ours = [part for review in frames["test"]["review_body"] for part in sentences(review)]
+sentence_share = sum(part in known for part in ours) / len(ours)
 """,
-                "max_input_length = int(np.ceil(lengths.quantile(0.99) / 8)) * 8",
+                """
+known = frames["train"]["review_body"].map(sentences).explode()
+sentence_share = frames["test"]["review_body"].map(sentences).explode().isin(known).mean()
+""",
+                "sentence_share = 0.817",
             ],
             [
-                ("max_input_length = int(lengths.quantile(0.99)) // 8 * 8 + 1", "no multiple of 8"),
+                (
+                    """
+known = {part for review in frames["train"]["review_body"] for part in sentences(review)}
+ours = {part for review in frames["test"]["review_body"] for part in sentences(review)}
+sentence_share = len(ours & known) / len(ours)
+""",
+                    "each as often as it occurs",
+                ),
+                (
+                    """
+known = frames["test"]["review_body"].map(sentences).explode()
+sentence_share = frames["train"]["review_body"].map(sentences).explode().isin(known).mean()
+""",
+                    "is not right",
+                ),
+                (
+                    """
+known = frames["train"]["review_body"].map(sentences).explode()
+ours = frames["validation"]["review_body"].map(sentences).explode()
+sentence_share = ours.isin(known).mean()
+""",
+                    "of all sentences of test",
+                ),
+                ("sentence_share = 0.85", "is not right"),  # that of the titles
+                ("sentence_share = 245 / 491", "is not right"),
+                ("sentence_share = 81.7", "not between 0 and 1"),
+            ],
+        ),
+        "exercise-4": (
+            [
+                """
+max_input_length = 8
+while (lengths > max_input_length).mean() > 0.02:
+    max_input_length += 8
+""",
+                "max_input_length = int(np.ceil(lengths.quantile(0.98) / 8)) * 8",
+            ],
+            [
+                ("max_input_length = int(lengths.quantile(0.98)) // 8 * 8", "allow more"),
+                ("max_input_length = int(lengths.quantile(0.98))", "no multiple of 8"),
+                ("max_input_length = 96", "find the smallest"),
                 ("max_input_length = 8", "allow more"),
                 ("max_input_length = 512", "find the smallest"),
-                ("max_input_length = int(lengths.mean()) // 8 * 8", "allow more"),
             ],
         ),
     },
