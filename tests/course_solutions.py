@@ -258,6 +258,77 @@ def rouge_n(summary, reference, n):
         "exercise-2": (
             [
                 """
+def loss_by_hand(logits, labels):
+    mask = labels != -100
+    log_probabilities = logits[mask].log_softmax(dim=-1)
+    right = labels[mask]
+    return -log_probabilities[range(len(right)), right].mean()
+""",
+                """
+def loss_by_hand(logits, labels):
+    total, counted = 0.0, 0
+    for row, row_labels in zip(logits.log_softmax(dim=-1), labels.tolist()):
+        for place, label in zip(row, row_labels):
+            if label != -100:
+                total -= place[label].item()
+                counted += 1
+    return total / counted
+""",
+            ],
+            [
+                (
+                    """
+def loss_by_hand(logits, labels):
+    rows = []
+    for row, right in zip(logits, labels):
+        mask = right != -100
+        chosen = row[mask].log_softmax(dim=-1).gather(1, right[mask][:, None])
+        rows.append(-chosen.mean())
+    return torch.stack(rows).mean()
+""",
+                    "mean of the rows' means",
+                ),
+                (
+                    """
+def loss_by_hand(logits, labels):
+    labels = labels.clamp(min=0)  # the padding counts as token 0
+    return -logits.log_softmax(dim=-1).gather(2, labels[..., None]).mean()
+""",
+                    "do not count labels of -100",
+                ),
+                (
+                    """
+def loss_by_hand(logits, labels):
+    chosen = logits.log_softmax(dim=-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    return -(chosen * (labels != -100)).mean()  # divides by the number of all places
+""",
+                    "do not count labels of -100",
+                ),
+                (
+                    """
+def loss_by_hand(logits, labels):
+    mask = labels != -100
+    return logits[mask].log_softmax(dim=-1).gather(1, labels[mask][:, None]).mean()
+""",
+                    "take minus the logarithm",
+                ),
+                (
+                    """
+def loss_by_hand(logits, labels):
+    mask = labels != -100
+    return -logits[mask].log_softmax(dim=-1).gather(1, labels[mask][:, None])
+""",
+                    "return one number",
+                ),
+                (
+                    "def loss_by_hand(logits, labels):\n    return untrained(**first_batch).loss",
+                    "3 rows: you have",
+                ),
+            ],
+        ),
+        "exercise-3": (
+            [
+                """
 def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return math.ceil(rows / (batch_size * gradient_accumulation_steps * processes))
 """,
@@ -296,9 +367,23 @@ def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
 """,
                     "how often do they fit",
                 ),
+                (
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return rows // (batch_size * gradient_accumulation_steps * processes) + 1
+""",
+                    "800 rows",
+                ),
+                (
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return math.ceil(6866 / (batch_size * gradient_accumulation_steps * processes))
+""",
+                    "800 rows",
+                ),
             ],
         ),
-        "exercise-3": (
+        "exercise-4": (
             [
                 """
 def learning_rate(step, max_steps, first):
@@ -315,6 +400,11 @@ def learning_rate(step, max_steps, first):
                     "def learning_rate(step, max_steps, first):\n"
                     "    return first * (max_steps - step) / max_steps",
                     "how many steps came before it",
+                ),
+                (
+                    "def learning_rate(step, max_steps, first):\n"
+                    "    return 2e-3 * (max_steps - step + 1) / max_steps",
+                    "step 1 of 500",
                 ),
                 (
                     "def learning_rate(step, max_steps, first):\n    return first",
