@@ -163,7 +163,7 @@ def rouge_n(summary, reference, n):
     recall, precision = shared / theirs.total(), shared / max(1, ours.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
-                    "count too often",
+                    "count too often, or not often enough",
                 ),
                 (
                     """
@@ -173,7 +173,17 @@ def rouge_n(summary, reference, n):
     recall, precision = shared / theirs.total(), shared / max(1, ours.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
-                    "count too often",
+                    "count too often, or not often enough",
+                ),
+                (
+                    """
+def rouge_n(summary, reference, n):
+    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+    shared = len(ours & theirs)
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "'so so so bad'",
                 ),
                 (
                     """
@@ -183,7 +193,7 @@ def rouge_n(summary, reference, n):
     recall, precision = shared / max(1, len(theirs)), shared / max(1, len(ours))
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
-                    "count too often",
+                    "count too often, or not often enough",
                 ),
                 (
                     """
@@ -209,36 +219,65 @@ def rouge_n(summary, reference, n):
         ),
         "exercise-2": (
             [
-                "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 8 / 12",
-                "my_rougeL_recall, my_rougeLsum_recall = 1 / 3, 2 / 3",
+                "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 5 / 11",
+                "from fractions import Fraction\n\n"
+                "my_rougeL_recall, my_rougeLsum_recall = Fraction(4, 11), Fraction(5, 11)",
+                "my_rougeL_recall = 0.3636\nmy_rougeLsum_recall = 0.4545",
             ],
             [
                 (
-                    "my_rougeL_recall = 8 / 12\nmy_rougeLsum_recall = 8 / 12",
+                    "my_rougeL_recall = 5 / 11\nmy_rougeLsum_recall = 5 / 11",
                     "rougeL: all lines in one sequence",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 4 / 12",
+                    "my_rougeL_recall = 4 / 9\nmy_rougeLsum_recall = 5 / 9",  # this is precision
+                    "rougeL: all lines in one sequence",
+                ),
+                (
+                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 1 / 2",  # mean of the lines
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 8\nmy_rougeLsum_recall = 8 / 8",  # this is precision
-                    "rougeL: all lines in one sequence",
+                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 6 / 11",  # this is ROUGE-1
+                    "rougeLsum: for each line",
                 ),
-                ("my_rougeL_recall = 4 / 12\nmy_rougeLsum_recall = 1", "rougeLsum: for each line"),
+                (
+                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 1 / 3",  # whole lines
+                    "rougeLsum: for each line",
+                ),
+                (
+                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 4 / 11",
+                    "rougeLsum: for each line",
+                ),
             ],
         ),
         "exercise-3": (
             [
-                "import math\n\nrows_needed = math.ceil((1.96 * s / 0.23) ** 2)",
-                "rows_needed = int(1.96**2 * s**2 / 0.23**2) + 1",
+                """
+import math
+
+rows_needed = {pair: math.ceil((1.96 * s[pair] / 0.23) ** 2) for pair in s}
+""",
+                """
+rows_needed = {}
+for pair, values in differences.items():
+    rows = 1
+    while 1.96 * values.std() / rows**0.5 > 0.23:
+        rows += 1
+    rows_needed[pair] = rows
+""",
             ],
             [
-                ("rows_needed = (1.96 * s / 0.23) ** 2", "no whole number"),
-                ("rows_needed = 238", "too few"),
-                ("rows_needed = 10**6", "more than needed"),
-                ("rows_needed = int((1.96 * s / 0.23) ** 2)", "too few"),
-                ("rows_needed = round(1.96 * s / 0.23)", "too few"),
+                ("rows_needed = {pair: (1.96 * s[pair] / 0.23) ** 2 for pair in s}", "no whole"),
+                ("rows_needed = dict.fromkeys(s, 238)", "too few"),
+                ("rows_needed = dict.fromkeys(s, 10**6)", "more than needed"),
+                (
+                    "rows_needed = dict.fromkeys(s, int((1.96 * max(s.values()) / 0.23) ** 2) + 1)",
+                    "lead-3 − lead-4: 26167 rows are more than needed",
+                ),
+                ("rows_needed = {pair: int((1.96 * s[pair] / 0.23) ** 2) for pair in s}", "few"),
+                ("rows_needed = {pair: round(1.96 * s[pair] / 0.23) for pair in s}", "too few"),
+                ('rows_needed = {"lead-1 − lead-3": 26167, "lead-3 − lead-4": None}', "still None"),
             ],
         ),
     },
