@@ -640,7 +640,7 @@ def greedy(review):
             [
                 (
                     'def greedy(review):\n    return review[:30] + "..."',
-                    "append one token at a time with torch.cat, 30 at most",
+                    "the end sign or 30 tokens",
                 ),
                 (
                     """
@@ -663,7 +663,7 @@ def greedy(review):
         written = torch.cat([written, token.view(1, 1)], dim=1)
     return tokenizer.decode(written[0], skip_special_tokens=True)
 """,
-                    "append one token at a time with torch.cat, 30 at most",
+                    "the end sign or 30 tokens",
                 ),
                 (
                     """
@@ -676,7 +676,7 @@ def greedy(review):
         written = torch.cat([written, token.view(1, 1)], dim=1)
     return tokenizer.decode(written[0])
 """,
-                    "decode with skip_special_tokens=True",
+                    "are the special tokens left out",
                 ),
             ],
         ),
@@ -684,7 +684,7 @@ def greedy(review):
             [
                 "worst = np.argsort(model_rows - lead_rows)[:5].tolist()\nkinds = [KINDS[0]] * 5",
                 "worst = pd.Series(model_rows - lead_rows).nsmallest(5).index\n"
-                'kinds = ("good", "cut off", "wrong topic", "wrong topic", "wrong language")',
+                'kinds = ("good", "invented detail", "wrong topic", "good", "wrong opinion")',
             ],
             [
                 (
@@ -696,10 +696,10 @@ def greedy(review):
                 ("worst = np.argsort(model_rows - lead_rows)[:4]", "five different row numbers"),
                 (
                     "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = None",
-                    "sort the five rows above",
+                    "sort the rows above",
                 ),
                 (
-                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = ['bad'] * 5",
+                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = ['cut off'] * 5",
                     "one for each of these rows",
                 ),
                 (
@@ -748,6 +748,13 @@ def new_words(summary, review):
                     "    new = [word for word in words(summary) if word not in words(review)]\n"
                     "    return len(new)",
                     "you say",
+                ),
+                (
+                    "from collections import Counter\n\n\n"
+                    "def new_words(summary, review):\n"
+                    "    written, known = Counter(words(summary)), Counter(words(review))\n"
+                    "    return (written - known).total() / max(1, written.total())",
+                    "'Good, good, good'",  # in the review the word stands once
                 ),
             ],
         ),
