@@ -461,26 +461,30 @@ def learning_rate(step, max_steps, first):
         "exercise-1": (
             [
                 """
-def step_loss(batches):
-    return sum(map(sum, batches)) / sum(map(len, batches))
+def part_of_step(mean, tokens, step_tokens):
+    return mean * tokens / step_tokens
 """,
                 """
-def step_loss(batches):
-    return np.mean([loss for batch in batches for loss in batch])
+def part_of_step(mean, tokens, step_tokens):
+    weight = tokens / step_tokens
+    return weight * mean
 """,
             ],
             [
+                ("def part_of_step(mean, tokens, step_tokens):\n    return mean", "add up to"),
                 (
-                    "def step_loss(batches):\n"
-                    "    return np.mean([np.mean(batch) for batch in batches])",
-                    "each token should count the same",
+                    "def part_of_step(mean, tokens, step_tokens):\n    return mean * tokens",
+                    "add up to",
                 ),
-                ("def step_loss(batches):\n    return sum(map(sum, batches))", "you say"),
                 (
-                    "def step_loss(batches):\n    return sum(map(sum, batches)) / len(batches)",
-                    "you say",
+                    "def part_of_step(mean, tokens, step_tokens):\n    return mean / step_tokens",
+                    "add up to",
                 ),
-                ("def step_loss(batches):\n    return np.mean(batches[0])", "you say"),
+                (
+                    "def part_of_step(mean, tokens, step_tokens):\n"
+                    "    return mean * step_tokens / tokens",
+                    "add up to",
+                ),
             ],
         ),
         "exercise-2": (
@@ -509,6 +513,30 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
     return step_gradients(model, step_batches)[0]
 """,
                     "where is optimizer.step()",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_gradients(model, step_batches)
+    loss, norm = step_gradients(model, step_batches)  # clipping would hide the doubled gradients
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return loss
+""",
+                    "step_gradients() was called 2 times",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_gradients(model, step_batches)
+    optimizer.step()
+    lr_scheduler.step()
+    loss, norm = step_gradients(model, step_batches)
+    optimizer.zero_grad()
+    return loss
+""",
+                    "step_gradients() was called 2 times",
                 ),
                 (
                     """
@@ -596,17 +624,17 @@ def rows_gathered(rows, batch_size, processes):
             [
                 (
                     "def rows_gathered(rows, batch_size, processes):\n    return rows",
-                    "is filled up",
+                    "in the last round",
                 ),
                 (
                     "def rows_gathered(rows, batch_size, processes):\n"
                     "    return -(-rows // batch_size) * batch_size * processes",
-                    "is filled up",
+                    "in the last round",
                 ),
                 (
                     "def rows_gathered(rows, batch_size, processes):\n"
                     "    return -(-rows // processes) * processes",
-                    "is filled up",
+                    "in the last round",
                 ),
             ],
         ),
