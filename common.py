@@ -47,7 +47,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import datasets
-import evaluate
 import huggingface_hub
 import numpy as np
 import pandas as pd
@@ -1130,26 +1129,38 @@ class WordTokenizer:
         return [self.stem(word) if len(word) > 3 else word for word in words]
 
 
-class Rouge(evaluate.Metric):
-    """ROUGE (Lin 2004, aclanthology.org/W04-1013), with the methods of ``evaluate.load("rouge")``.
+class Rouge:
+    """ROUGE (Lin 2004, aclanthology.org/W04-1013), used like ``evaluate.load("rouge")``.
 
     It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
-    ``scoring`` is the value of --rouge. ``compute()`` also takes ``languages``, a code per row. It
-    returns mean F1 scores in [0, 1] or, with ``use_aggregator=False``, lists of those of each row.
+    ``scoring`` is the value of --rouge. The class is not derived from ``evaluate.Metric``, because
+    the import of evaluate takes two seconds.
     """
 
     def __init__(self, scoring="language"):
-        super().__init__(keep_in_memory=True)
         self.scoring = scoring
+        self.predictions, self.references = [], []  # of add_batch()
 
-    def _info(self):
-        strings = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-        features = datasets.Features(strings)
-        return evaluate.MetricInfo(description=self.__doc__, citation="", features=features)
+    def add_batch(self, predictions, references):
+        """Keep texts for a ``compute()`` without texts."""
+        self.predictions += predictions
+        self.references += references
 
-    def _compute(
-        self, predictions, references, languages=None, use_stemmer=None, use_aggregator=True
+    def compute(
+        self,
+        predictions=None,
+        references=None,
+        languages=None,
+        use_stemmer=None,
+        use_aggregator=True,
     ):
+        """Return mean F1 scores in [0, 1] or, with ``use_aggregator=False``, a list for each type.
+
+        ``languages`` has a code for each text; without it all texts are in English.
+        """
+        if predictions is None:
+            predictions, references = self.predictions, self.references
+            self.predictions, self.references = [], []
         languages = languages or ["en"] * len(predictions)
         if use_stemmer is None:
             use_stemmer = self.scoring != "rouge_score"
@@ -1288,7 +1299,7 @@ def save_results(folder, args, scores, log_history, finished=False):
     arguments = run_arguments(args)
     write_json(folder / ARGUMENTS_FILE, {**arguments, "finished": finished})
     arguments = {name: without_folder(value) for name, value in arguments.items()}
-    names = ["torch", "transformers", "accelerate", "datasets", "evaluate", "rouge_score", "nltk"]
+    names = ["torch", "transformers", "accelerate", "datasets", "rouge_score", "nltk"]
     versions = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
     results = {"arguments": arguments, "versions": versions, "scores": scores}
     write_json(folder / "results.json", results)

@@ -33,7 +33,7 @@ PRESETS = {
         "model": "results/sample-trainer",
         "data": None,  # None means: the data that the model was trained on
         "batch_size": 32,
-        "bf16": False,  # a model as small as this one is no faster in bf16
+        "bf16": False,  # a model as small as the sample's is no faster in bf16
     },
     "amazon": {
         "model": "results/amazon-trainer",
@@ -83,15 +83,18 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # Check that weights and tokenizer fit. Then change both for generate(): set --num-beams, forbid
-    # the tokens of mT5's pre-training such as <extra_id_0>, and pad GPT-2's texts on the left, so
-    # that the summary follows the prompt without a gap.
+    # This checks that the weights and the tokenizer belong together. It then sets both up for
+    # generate(), for instance: --num-beams is set, mT5 may not write tokens of its pre-training
+    # such as <extra_id_0>, and GPT-2's texts are padded on the left, as it writes at their right.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def generate(reviews, languages, tokenizer, model, args):
-    """Return the summaries that the model writes for a batch of reviews."""
+    """Return summaries of a batch of reviews, in the three steps of the chapter's pipeline.
+
+    The reviews become tokens, the model generates tokens, and these become text.
+    """
     reviews = [common.task_prefix(model) + review for review in reviews]  # "summarize: " for T5
     # GPT-2 continues a text, so a prompt follows the review. Only the review is cut off if it is
     # too long ("only_first").
@@ -126,7 +129,7 @@ def summarize(reviews, languages, tokenizer, model, args):
     order = [index for index, review in enumerate(reviews) if review]
     order.sort(key=lambda index: len(reviews[index]), reverse=True)
     starts = range(0, len(order), args.batch_size)
-    # No progress bar in a log file, or for a single batch
+    # A log file gets no progress bar, and neither does a single batch.
     show_bar = sys.stderr.isatty() and len(starts) > 1
     for start in tqdm(starts, "Summarize", disable=not show_bar, leave=False):
         batch = order[start : start + args.batch_size]
@@ -196,19 +199,23 @@ def main():
 
     # 1. The reviews. A model that was trained here has an arguments.json, which names its data.
     trained = common.read_arguments(args.model)  # {} for a model from elsewhere
+    # Without this check, a default model not yet trained would be looked for on the Hub.
     if args.model == PRESETS[args.preset]["model"] and not trained:
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
         args.data = trained.get("data", common.preset_data(args.preset))
     rows = read_reviews(args)
+    # Only a file may name its column of reviews differently. A missing review becomes "".
     column = args.text_column if args.input else "review_body"
-    reviews = [common.to_text(row.get(column), column) or "" for row in rows]  # None becomes ""
+    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
+    # Only mBART-50 uses the languages, and it refuses "unknown". es-MX becomes es.
     codes = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [common.base_language(str(code)) for code in codes]  # es-MX becomes es
+    languages = [common.base_language(str(code)) for code in codes]
 
     # 2. The model
     tokenizer, model = load_model(args)
-    common.check_languages(languages, tokenizer)  # of mBART-50, before any summary is written
+    # mBART-50 stops here, and not halfway, if it does not know a language.
+    common.check_languages(languages, tokenizer)
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
@@ -217,15 +224,16 @@ def main():
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
-    # 4. Print or save the summaries; score them if the reviews are those of a split
-    if args.split:
-        metric = common.Rouge(args.rouge)
-        scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
-        print(common.format_scores(scores, args.split))
+    # 4. Save before scoring, so that a stop in the scoring loses no summary
     if args.output:
         common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
-    elif not args.split:
+    if args.split:
+        metric = common.Rouge(args.rouge)
+        books = Dataset.from_list(rows)  # so that books["language"] is a column
+        scores = common.score_beside_lead_3(metric, books, summaries)
+        print(common.format_scores(scores, args.split))
+    elif not args.output:
         for review, row in zip(reviews, rows, strict=True):
             print_summary(review, row.get("review_title"), row["summary"])
 

@@ -356,7 +356,7 @@ def benchmark_start(args, folder):
         "baseline.py": ["baseline.py", "--output-dir", folder / "baseline"],
         "train_trainer.py --help": ["train_trainer.py", "--help"],
     }
-    for package in ("torch", "transformers", "datasets", "evaluate"):
+    for package in ("torch", "transformers", "datasets"):
         commands[f'-c "import {package}"'] = ["-c", f"import {package}"]
 
     def measure(name):

@@ -219,34 +219,34 @@ def rouge_n(summary, reference, n):
         ),
         "exercise-2": (
             [
-                "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 5 / 11",
+                "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 7 / 13",
                 "from fractions import Fraction\n\n"
-                "my_rougeL_recall, my_rougeLsum_recall = Fraction(4, 11), Fraction(5, 11)",
-                "my_rougeL_recall = 0.3636\nmy_rougeLsum_recall = 0.4545",
+                "my_rougeL_recall, my_rougeLsum_recall = Fraction(5, 13), Fraction(7, 13)",
+                "my_rougeL_recall = 0.3846\nmy_rougeLsum_recall = 0.5385",
             ],
             [
                 (
-                    "my_rougeL_recall = 5 / 11\nmy_rougeLsum_recall = 5 / 11",
+                    "my_rougeL_recall = 7 / 13\nmy_rougeLsum_recall = 5 / 13",
                     "rougeL: all lines in one sequence",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 9\nmy_rougeLsum_recall = 5 / 9",  # this is precision
+                    "my_rougeL_recall = 5 / 9\nmy_rougeLsum_recall = 7 / 9",  # this is precision
                     "rougeL: all lines in one sequence",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 1 / 2",  # mean of the lines
+                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 1 / 2",  # mean of the lines
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 6 / 11",  # this is ROUGE-1
+                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 8 / 13",  # this is ROUGE-1
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 1 / 3",  # whole lines
+                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 4 / 13",  # best single lines
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 4 / 11\nmy_rougeLsum_recall = 4 / 11",
+                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 5 / 13",
                     "rougeLsum: for each line",
                 ),
             ],
@@ -419,6 +419,13 @@ def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return math.ceil(6866 / (batch_size * gradient_accumulation_steps * processes))
 """,
                     "800 rows",
+                ),
+                (
+                    """
+def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
+    return round(math.ceil(rows / (batch_size * processes)) / gradient_accumulation_steps)
+""",
+                    "80 rows",
                 ),
             ],
         ),

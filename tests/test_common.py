@@ -5,6 +5,7 @@ import string
 import time
 from types import SimpleNamespace
 
+import datasets
 import evaluate
 import numpy as np
 import pandas as pd
@@ -162,21 +163,33 @@ def test_the_flag_rouge_says_which_words_count(rouge, prediction, reference, rou
     assert scores["rouge1"] == rouge1
 
 
-def test_rouge_has_the_interface_of_an_evaluate_metric():
+class LibraryRouge(evaluate.Metric):
+    """What ``evaluate.load("rouge")`` downloads, in short."""
+
+    def _info(self):
+        texts = datasets.Value("string")
+        features = datasets.Features({"predictions": texts, "references": texts})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references, use_stemmer=False, use_aggregator=True):
+        scorer = RougeScorer(ROUGE_TYPES, use_stemmer)
+        scores = [scorer.score(*texts) for texts in zip(references, predictions, strict=True)]
+        f1 = {name: [score[name].fmeasure for score in scores] for name in ROUGE_TYPES}
+        return {name: np.mean(f1[name]) for name in f1} if use_aggregator else f1
+
+
+def test_rouge_is_used_like_a_metric_of_evaluate():
     predictions, references = ["good book", "bad"], ["a good book", "good"]
     # rouge1 of the rows: 2 of 2 and 2 of 3 words, so 4/5; and 0.
     expected = {"rouge1": 0.4, "rouge2": pytest.approx(1 / 3), "rougeL": 0.4, "rougeLsum": 0.4}
-    assert isinstance(Rouge(), evaluate.Metric)
-    assert Rouge().compute(predictions=predictions, references=references) == expected
-    metric = Rouge()
-    for prediction, reference in zip(predictions, references, strict=True):
-        metric.add_batch(predictions=[prediction], references=[reference])
-    assert metric.compute() == expected
-    for prediction, reference in zip(predictions, references, strict=True):
-        metric.add(prediction=prediction, reference=reference)
-    assert metric.compute() == expected
-    rows = metric.compute(predictions=predictions, references=references, use_aggregator=False)
-    assert rows["rouge1"] == [0.8, 0]
+    for metric in (Rouge(), LibraryRouge(keep_in_memory=True)):
+        assert metric.compute(predictions=predictions, references=references) == expected
+        for prediction, reference in zip(predictions, references, strict=True):
+            metric.add_batch(predictions=[prediction], references=[reference])
+        assert metric.compute(use_stemmer=True) == expected
+        assert metric.compute(predictions=["x"], references=["x"])["rouge1"] == 1
+        options = {"predictions": predictions, "references": references, "use_aggregator": False}
+        assert metric.compute(**options)["rouge1"] == [0.8, 0]
 
 
 def test_rouge_scores_very_long_texts():
