@@ -6,11 +6,11 @@ The parts of this file, in their order, and the scripts that use them:
     Errors                      one line for bad input, with fail() and command_line(); all scripts
     Files                       folders whose files are replaced only by complete ones; all scripts
     Runs                        --output-dir, checkpoints and --resume; the training scripts
-    Reviews                     load_prepared() for all scripts; what follows for prepare_data.py
+    Reviews                     load_prepared() for the other scripts; the rest for prepare_data.py
     Files of reviews            CSV, JSON and Parquet; prepare_data.py and predict.py
-    The checkpoint --model      checks and settings after from_pretrained(); training and predict.py
+    The checkpoint --model      checks and settings after from_pretrained(); all but baseline.py
     Other families of models    what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; the same
-    Words, sentences and ROUGE  the metric and the table of scores; all but prepare_data.py
+    Words, sentences and ROUGE  the metric and the table of scores; all scripts
     Results                     scores, log, picture and model card; the training scripts
     The Hub                     uploads; the training scripts
 
@@ -37,6 +37,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+import zlib
 from collections import Counter
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -223,7 +224,7 @@ def fail(message):
 # What a bad file, download or value raises in the libraries.
 EXPLAINED = (
     OSError, ValueError, LookupError, RuntimeError, EOFError,
-    DatasetsError, HTTPError, SafetensorError, UnpicklingError,
+    DatasetsError, HTTPError, SafetensorError, UnpicklingError, zlib.error,
 )  # fmt: skip
 
 
@@ -321,7 +322,8 @@ def read_json(path):
 def read_arguments(folder):
     """Return the flags with which a folder was written, or {} if no script here wrote it."""
     path = Path(folder, ARGUMENTS_FILE)
-    return read_json(path) if path.is_file() else {}
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path, content):
@@ -513,8 +515,8 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
-# datasets.map() pickles each function of this module that has @cache, with all that it calls. So
-# only functions that call little have it.
+# datasets.map() pickles each function of this module that has @cache, with all that it calls. Of a
+# function that calls very much this would take minutes, so such a function does not have it.
 @cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
@@ -1083,8 +1085,8 @@ def set_language_codes(model_inputs, languages, tokenizer):
 
 RESAMPLES = 1000  # of the bootstrap
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-# The languages with rules for sentences, in the package punkt, and for stems, in Snowball. Snowball
-# has none for the last two.
+# The languages for whose sentences the package punkt has rules. Snowball has rules for the stems of
+# all but the last two.
 LANGUAGES = {
     "en": "english", "es": "spanish", "de": "german", "fr": "french",
     "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
@@ -1209,13 +1211,15 @@ def bootstrap(values):
     the draws lie from low to high (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
     section 13.3). p is two-sided, for a mean of zero: twice the share of draws whose mean has the
     other sign, or is zero. 1 is added to both numbers of the share, so that p is never 0.
+    Few rows show little: p is never less than in a sign test of them.
     """
     rng = np.random.default_rng(seed=42)
     rows = values.to_numpy()
     draws = [rows[rng.integers(len(rows), size=len(rows))].mean(axis=0) for _ in range(RESAMPLES)]
     means = pd.DataFrame(draws, columns=values.columns)
     tail = np.minimum((means <= 0).sum(), (means >= 0).sum())
-    p = np.minimum(1, 2 * (tail + 1) / (RESAMPLES + 1))
+    least = 0.5 ** (len(rows) - 1)  # of a sign test, if all rows have the same sign
+    p = np.clip(2 * (tail + 1) / (RESAMPLES + 1), least, 1)
     low, high = means.quantile(0.025), means.quantile(0.975)
     table = pd.DataFrame({"f1": values.mean(), "low": low, "high": high, "p": p})
     return table.to_dict("index")

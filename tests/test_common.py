@@ -209,6 +209,11 @@ def test_count_words(language, text, count):
 # ---- intervals ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("rows", "p"), [(1, 1), (2, 0.5), (3, 0.25), (20, 2 / 1001)])
+def test_few_rows_of_one_sign_show_little(rows, p):
+    assert bootstrap(pd.DataFrame({"rouge1": [5.0] * rows}))["rouge1"]["p"] == pytest.approx(p)
+
+
 def test_bootstrap_finds_the_interval_of_a_mean():
     values = pd.DataFrame({"rouge1": np.random.default_rng(1).normal(loc=5, scale=2, size=400)})
     cell = bootstrap(values)["rouge1"]

@@ -529,6 +529,22 @@ def test_predict_writes_each_value_as_it_was_read(name, content, output, expecte
     assert written.replace("\r\n", "\n") == expected
 
 
+def test_a_damaged_gz_file_is_one_line(tmp_path, capsys):
+    path = tmp_path / "in.csv.gz"
+    packed = bytearray(gzip.compress(b"review_body\n" + bytes(range(32, 127)) * 9))
+    packed[20:40] = b"\xff" * 20
+    path.write_bytes(packed)
+    with pytest.raises(SystemExit):
+        common.read_input(str(path), "review_body")
+    assert f"cannot read --input {path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "{}"])
+def test_a_file_of_arguments_that_is_not_ours_says_nothing(content, tmp_path):
+    (tmp_path / "arguments.json").write_text(content)
+    assert common.read_arguments(tmp_path) == {}
+
+
 @pytest.mark.parametrize("suffix", ["csv.gz", "tsv", "xlsx", "parquet", "CSV", "json"])
 def test_predict_writes_only_what_the_name_says(suffix, tmp_path, capsys):
     with pytest.raises(SystemExit):
