@@ -403,6 +403,7 @@ def start_run(args, num_rows):
     """
     state = process_state()
     check_processes(state)
+    check_save_steps(args, num_rows, state)
     set_threads()
     check_folder(args.output_dir, args.model, args.data)
     earlier = read_arguments(args.output_dir)
@@ -450,19 +451,26 @@ def set_threads():
 
 
 def print_plan(args, num_rows, state):
-    """Print what will be trained: model, rows, processes, device, steps, folder.
-
-    End the run if it has fewer steps than --save-steps, as no model would be evaluated or saved.
-    """
+    """Print what will be trained: model, rows, processes, device, steps, folder."""
     number = state.num_processes
     processes = "1 process" if number == 1 else f"{number} processes"
-    step_rows = args.batch_size * number * getattr(args, "gradient_accumulation_steps", 1)
-    steps = math.ceil(num_rows / step_rows)
+    steps = steps_per_epoch(args, num_rows, state)
     state.print(f"Training {args.model} on {num_rows:,} rows, {processes}, {state.device.type}.")
     state.print(f"Epochs: {args.epochs}, with {steps:,} steps each. Output: {args.output_dir}")
+
+
+def steps_per_epoch(args, num_rows, state):
+    """Return the number of optimizer steps; each one takes the batches of all processes."""
+    accumulation = getattr(args, "gradient_accumulation_steps", 1)  # a flag of train_trainer.py
+    return math.ceil(num_rows / (args.batch_size * state.num_processes * accumulation))
+
+
+def check_save_steps(args, num_rows, state):
+    """End the run if it has fewer steps than --save-steps, as no model would be evaluated."""
     save_steps = getattr(args, "save_steps", None) or 0  # a flag of train_trainer.py
-    if save_steps > args.epochs * steps:
-        fail(f"--save-steps {save_steps} is more than all {args.epochs * steps} steps; give fewer")
+    steps = args.epochs * steps_per_epoch(args, num_rows, state)
+    if save_steps > steps:
+        fail(f"--save-steps {save_steps} is more than all {steps} steps; give fewer")
 
 
 def check_same_flags(args, earlier):
