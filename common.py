@@ -14,10 +14,11 @@ The parts of this file, in their order, and the scripts that use them:
     Results                     scores, log, picture and model card; the training scripts
     The Hub                     uploads; the training scripts
 
-A training script calls, in this order, ``parse_args``, ``load_prepared``, ``adapt_checkpoint``,
-``start_run``, ``score_beside_lead_3`` and ``save_results``. Two things have the name checkpoint: a
-training starts from the checkpoint --model, and --resume goes on from a folder checkpoint-N of
---output-dir. Lead-3 is the baseline: the first three sentences of a review.
+A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
+``checkpoint_to_resume``, ``adapt_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
+``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
+--model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
+the first three sentences of a review.
 """
 
 import argparse
@@ -58,7 +59,7 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets.exceptions import DatasetsError
-from httpx2 import HTTPError, TransportError  # what huggingface_hub raises
+from httpx2 import HTTPError, TransportError  # huggingface_hub 2 uses httpx2 and raises these
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from matplotlib.figure import Figure
@@ -283,6 +284,10 @@ def command_line():
     sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal without accents
     try:
         yield
+        # Close the connections between processes now that main() has freed the model. A model that
+        # is freed later closes them itself, and then PyTorch's gloo can hang.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
@@ -292,9 +297,9 @@ def command_line():
     except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
             fail(f"out of memory: {first_line(error)}; give less data, or a smaller --batch-size")
-        if "Connection closed by peer" in str(error):
+        if "Connection closed by peer" in str(error):  # says gloo, which connects CPU processes
             fail("another process has ended; see what it printed")
-        # On a full disk safetensors and torch raise errors of their own.
+        # On a full disk safetensors ("os error") and torch (the others) raise their own errors.
         of_a_file = re.search("os error|write failed|inline_container|PytorchStream", str(error))
         if not isinstance(error, OSError) and not of_a_file:
             raise
@@ -303,7 +308,8 @@ def command_line():
 
 # ---- Files ---------------------------------------------------------------------------------------
 
-# Each folder that the scripts made has this file. Only such a folder is replaced or deleted.
+# Each folder that the scripts made has this file with the flags of its script. All have the flag
+# "preset", and only prepare_data.py has "dataset". No other folder is replaced or deleted.
 ARGUMENTS_FILE = "arguments.json"
 MOVED_LAST = (
     "config.json",  # no model loads without it
@@ -392,54 +398,63 @@ def process_state():
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
-def start_run(args, num_rows):
-    """Prepare --output-dir for a training on ``num_rows`` rows; return a checkpoint or None.
+def checkpoint_to_resume(args, num_rows):
+    """Check --output-dir for a training on ``num_rows`` rows; return a checkpoint or None.
 
     With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
     data and flags. A finished run prints its scores again, and the process ends. Without --resume a
-    finished run is replaced: its checkpoints are removed now, and its model when the new one is
-    saved. A run that has not ended is not replaced, unless it has no checkpoint yet; then it starts
-    anew, with --resume too.
+    run that has not ended is refused, unless it has no checkpoint yet. Then it starts anew, with
+    --resume too.
     """
     state = process_state()
     check_processes(state)
     check_save_steps(args, num_rows, state)
-    set_threads()
     check_folder(args.output_dir, args.model, args.data)
     earlier = read_arguments(args.output_dir)
+    checkpoints = find_checkpoints(args.output_dir)
     results = Path(args.output_dir, "results.json")
     finished = earlier.get("finished") and results.exists()
-    checkpoints = find_checkpoints(args.output_dir)
-    state.wait_for_everyone()  # until each process has looked, before the first one changes files
-
+    state.wait_for_everyone()  # until each process has looked; begin_run() changes files
     if args.resume and finished:
         state.print(f"{args.output_dir} holds a finished run")
         state.print(format_scores(read_json(results)["scores"], "validation"))
+        state.destroy_process_group()
         sys.exit(0)
-    newest = checkpoints[-1] if args.resume and checkpoints else None
-    if newest:
+    if args.resume and checkpoints:
         check_same_flags(args, earlier)
-        check_resumable(newest)
-    elif checkpoints and not finished:
+        check_resumable(checkpoints[-1])
+        return checkpoints[-1]
+    if checkpoints and not finished:
         fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
+    return None
+
+
+def begin_run(args, num_rows, checkpoint):
+    """Print what will be trained, make the Hub repository, and mark --output-dir as ours.
+
+    A new run, without a ``checkpoint``, removes the checkpoints of a finished run. The model of the
+    finished run stays until the new one is saved.
+    """
+    state = process_state()
+    set_threads()
     print_plan(args, num_rows, state)
     if args.push_to_hub and state.is_main_process:
         create_repository(args)  # a wrong token is seen now and not after the training
-    if newest:
-        state.print(f"Going on from {newest}")
+    if checkpoint:
+        state.print(f"Going on from {checkpoint}")
     elif state.is_main_process:
-        for checkpoint in checkpoints:
-            shutil.rmtree(checkpoint)
+        for earlier in find_checkpoints(args.output_dir):
+            shutil.rmtree(earlier)
         with new_files(args.output_dir) as folder:
             write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
-    return newest
 
 
 def check_processes(state):
     """End the run if the processes that a launcher started do not work together."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
-        fail(f"the launcher started {started} processes that do not know of each other; see README")
+        remedy = f"on a CPU, start ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
+        fail(f"the launcher started {started} processes that do not know of each other; {remedy}")
 
 
 def set_threads():
@@ -523,8 +538,8 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
-# datasets.map() pickles each function of this module that has @cache, with all that it calls. Of a
-# function that calls very much this would take minutes, so such a function does not have it.
+# In this file @cache is only for functions that call little. To see if the function of a map() has
+# changed, datasets pickles all that it uses, and of a cached function also all that this calls.
 @cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
@@ -590,13 +605,13 @@ def load_prepared(args, splits):
 def load_texts(args, location, columns, language):
     """Return the ``DatasetDict`` of --dataset, with the ``columns`` as texts.
 
-    ``location`` is what ``find_dataset`` returned, and ``columns`` is {the chapter's name: the name
-    of the column in the data set}. If the data set has a folder for each language, only that of the
-    ``language`` is read. A row without a language gets that of its folder or, if --languages has
-    only one, that one.
+    ``location`` is the pair that ``find_dataset`` returns: where the data set is, and the names at
+    its top level. ``columns`` is {the chapter's name: the name of the column in the data set}. If
+    the data set has a folder for each language, only that of the ``language`` is read. A row
+    without a language gets that of its folder or, if --languages has only one, that one.
     """
-    dataset, folders = location
-    folder = language_folder(args.dataset, folders, language)
+    dataset, names = location
+    folder = language_folder(args.dataset, names, language)
     with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
         if Path(dataset).exists():
             splits = find_files(Path(dataset, folder or ""))
@@ -678,7 +693,7 @@ def find_dataset(dataset):
     """
     path = Path(dataset)
     if path.exists():
-        return path, {folder.name for folder in path.glob("*/")}
+        return path, {folder.name for folder in path.glob("*/")}  # "/" means: only folders
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
     with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
@@ -686,7 +701,8 @@ def find_dataset(dataset):
             info = huggingface_hub.dataset_info(dataset, timeout=10)
             files = [file.rfilename for file in info.siblings]
             url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
-            huggingface_hub.get_hf_file_metadata(url, timeout=10)  # fails if files never come
+            # Some networks let the list pass and no file. Without this, load_dataset() would wait.
+            huggingface_hub.get_hf_file_metadata(url, timeout=10)
         except (TransportError, OfflineModeIsEnabled) as error:
             try:
                 cached = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
@@ -864,13 +880,24 @@ def read_json_rows(path, file, asked):
             yield row
 
 
+def read_command_line(texts):
+    """Return the reviews of the command line. For "-", one is read from standard input."""
+    if "-" in texts:
+        if sys.stdin is None:
+            fail("standard input is closed")
+        sys.stdin.reconfigure(errors="replace")
+    texts = [sys.stdin.read() if text == "-" else text for text in texts]
+    # Python keeps bytes of the command line that are not UTF-8 as surrogates. Replace them.
+    return [text.encode(errors="surrogateescape").decode(errors="replace") for text in texts]
+
+
 def read_input(path, column):
     """Return the rows of the file --input of predict.py, which must have the ``column``."""
     with explain_errors(f"cannot read --input {path}", "name a file in UTF-8"):
         rows = list(read_rows(path))
     if not rows:
         fail(f"--input {path} holds no reviews")
-    columns = dict.fromkeys(chain(*rows))  # those of all rows, each once
+    columns = dict.fromkeys(chain.from_iterable(rows))  # those of all rows, each once
     if column not in columns:
         fail(f"--input {path} has the columns {', '.join(columns)}; see --text-column")
     if "summary" in columns:
@@ -901,7 +928,7 @@ def write_rows(rows, path):
     options = {"mode": "w", "encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
     with new_files(path.parent) as folder, open(folder / path.name, **options) as file:
         if path.suffix == ".csv":
-            columns = dict.fromkeys(chain(*rows))  # those of all rows, each once and in order
+            columns = dict.fromkeys(chain.from_iterable(rows))  # those of all rows, each once
             writer = csv.DictWriter(file, list(columns))
             writer.writeheader()
             for row in rows:
@@ -944,7 +971,8 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     check_lengths(args, model)
 
     # mT5 has a head (lm_head) apart from its embeddings, but transformers says in its configuration
-    # that the two are tied. Whatever ties them again, as resizing does, would overwrite the head.
+    # that the two are tied. The truth is set here, as resize_token_embeddings(), which users
+    # may call on the saved model, would believe the configuration and overwrite the head.
     head = model.get_output_embeddings().weight
     weights = [weight for _, weight in model.named_parameters(remove_duplicate=False)]
     uses = sum(weight is head for weight in weights)  # one use is the head itself
@@ -979,6 +1007,7 @@ def try_checkpoint(args, tokenizer, model):
 def check_weights(args, model, loading_info):
     """End the run if a model is of a kind that is not supported, or its weights are damaged."""
     name, kind = f"--model {args.model}", model.config.model_type
+    # The collator calls this method of encoder-decoder models.
     if kind != "gpt2" and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         fail(f"{name} is a {kind}, which is not supported; README has a list of models")
     weights = {key: weight for key, weight in model.named_parameters() if weight.requires_grad}
@@ -999,11 +1028,13 @@ def check_tokenizer(args, tokenizer, model, texts):
     remedy = "copy the tokenizer's files from the checkpoint that the model was trained from"
     encoded = tokenizer(texts)["input_ids"]
     decoded = tokenizer.batch_decode(encoded, skip_special_tokens=True)
+    # The tokenizer of a model may not know a few letters. A wrong one loses nearly all of them.
     before, after = count_letters(texts), count_letters(decoded)
     if (before & after).total() < before.total() / 2:
         fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
     last = max(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    size = len(model.get_output_embeddings().weight)  # some models have more rows than tokens
+    # Some models have a few more rows than tokens. A wrong tokenizer differs by much more.
+    size = len(model.get_output_embeddings().weight)
     if not size / 2 < last < size:
         fail(f"{name} writes {size} tokens, but its tokenizer has {last + 1}; {remedy}")
     stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
@@ -1093,8 +1124,8 @@ def set_language_codes(model_inputs, languages, tokenizer):
 
 RESAMPLES = 1000  # of the bootstrap
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-# The languages for whose sentences the package punkt has rules. Snowball has rules for the stems of
-# all but the last two.
+# The languages with rules: the package punkt splits the sentences of all, and Snowball finds the
+# stems of all but the last two. A folder of reviews may be named after one of these languages.
 LANGUAGES = {
     "en": "english", "es": "spanish", "de": "german", "fr": "french",
     "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
@@ -1152,7 +1183,7 @@ class Rouge:
         self.predictions, self.references = [], []  # of add_batch()
 
     def add_batch(self, predictions, references):
-        """Keep texts for a ``compute()`` without texts."""
+        """Keep texts for a ``compute()`` without texts, as in the chapter's loop."""
         self.predictions += predictions
         self.references += references
 
@@ -1191,6 +1222,7 @@ class Rouge:
         tokenizer = None  # the one of rouge_score
         if self.scoring == "language":
             tokenizer = WordTokenizer(language, use_stemmer)
+        # With a tokenizer, rouge_score does not look at use_stemmer.
         return RougeScorer(ROUGE_TYPES, use_stemmer, tokenizer=tokenizer)
 
 

@@ -9,9 +9,10 @@ from transformers, so this script calls the model's generate().
     python predict.py --input reviews.csv --output titles.csv
     python predict.py --model results/sample-accelerate --split test
 
-Reads   --model, a folder that a training script wrote or a Hub id, and reviews: from the command
-        line, from a file, or by default from the test split of --data. The default of --data is
-        the data that --model was trained on or, for a Hub id, data/prepared/<preset>.
+Reads   a model: --model is a folder that a training script wrote, or a Hub id.
+        Reviews: from the command line, from the file --input or, by default, the first one of each
+        language in the test split of --data. Without --data this is the data that the model was
+        trained on or, for a Hub id, data/prepared/<preset>.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -25,9 +26,10 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-import common
+import common  # what the scripts share: flags, files, errors, and families of models beside mT5
 
-# What each --preset sets. A flag on the command line overrides it.
+# What each --preset sets: "sample" is for a small model and a CPU, "amazon" is the chapter. A flag
+# on the command line overrides it.
 PRESETS = {
     "sample": {
         "model": "results/sample-trainer",
@@ -39,18 +41,18 @@ PRESETS = {
         "model": "results/amazon-trainer",
         "data": None,
         "batch_size": 64,
-        "bf16": None,  # None means: on if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: parse_args() looks if the GPU or the CPU has bfloat16
     },
 }
 
 
 def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)
+    # --model, --max-input-length (512), --max-target-length (30), --num-beams, --batch-size, ...
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
-    reviews.add_argument(
-        "text", nargs="*", default=[], help="reviews to summarize; - reads one from standard input"
-    )
+    text_help = "reviews to summarize; - reads one from standard input"
+    reviews.add_argument("text", nargs="*", default=[], help=text_help)  # argparse wants a default
     reviews.add_argument(
         "--examples",
         type=int,
@@ -70,11 +72,9 @@ def parse_args():
 
 
 def load_model(args):
-    """Return the tokenizer and the model of --model, on the GPU if there is one.
-
-    Code that comes with a checkpoint is never executed: trust_remote_code is False.
-    """
-    with common.explain_checkpoint_errors(args.model):
+    """Return the tokenizer and the model of --model, on the GPU if there is one."""
+    with common.explain_checkpoint_errors(args.model):  # one line if it cannot be loaded
+        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -83,34 +83,38 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # This checks that the weights and the tokenizer belong together. It then sets both up for
-    # generate(), for instance: --num-beams is set, mT5 may not write tokens of its pre-training
-    # such as <extra_id_0>, and GPT-2's texts are padded on the left, as it writes at their right.
+    # Check that no weight is missing and that the tokenizer fits the model. Set --num-beams. Forbid
+    # <extra_id_0> and the other tokens of mT5's pre-training. Set up models of other families.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
-    return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    model.eval()
+    return tokenizer, model
 
 
 def generate(reviews, languages, tokenizer, model, args):
-    """Return summaries of a batch of reviews, in the three steps of the chapter's pipeline.
+    """Return summaries of a batch of reviews.
 
-    The reviews become tokens, the model generates tokens, and these become text.
+    As in the pipeline of the chapter, the reviews become tokens, the model generates tokens, and
+    these become text.
     """
-    reviews = [common.task_prefix(model) + review for review in reviews]  # "summarize: " for T5
-    # GPT-2 continues a text, so a prompt follows the review. Only the review is cut off if it is
-    # too long ("only_first").
-    prompts = None if model.config.is_encoder_decoder else ["\nTL;DR:"] * len(reviews)
+    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+    reviews = [prefix + review for review in reviews]
+    prompts = None
+    if not model.config.is_encoder_decoder:  # GPT-2 continues a text, so a prompt follows it
+        prompts = ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(
         reviews,
         text_pair=prompts,
         max_length=args.max_input_length,
-        truncation="only_first",
+        truncation="only_first",  # cut off the review, and never the prompt
         padding=True,
         return_tensors="pt",
     )
     # Only mBART-50 marks each text with its language. For other models nothing changes here.
-    inputs = common.set_language_codes(inputs, languages, tokenizer).to(model.device)
+    inputs = common.set_language_codes(inputs, languages, tokenizer)
+    inputs = inputs.to(model.device)
     with torch.inference_mode():
-        # The number of beams is in model.generation_config.
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -129,9 +133,7 @@ def summarize(reviews, languages, tokenizer, model, args):
     order = [index for index, review in enumerate(reviews) if review]
     order.sort(key=lambda index: len(reviews[index]), reverse=True)
     starts = range(0, len(order), args.batch_size)
-    # A log file gets no progress bar, and neither does a single batch.
-    show_bar = sys.stderr.isatty() and len(starts) > 1
-    for start in tqdm(starts, "Summarize", disable=not show_bar, leave=False):
+    for start in tqdm(starts, "Summarize", disable=None, leave=False):  # None: no bar in a log file
         batch = order[start : start + args.batch_size]
         batch_reviews = [reviews[index] for index in batch]
         batch_languages = [languages[index] for index in batch]
@@ -143,32 +145,32 @@ def summarize(reviews, languages, tokenizer, model, args):
 
 def print_summary(review, title, summary):
     """Print a review, its title if it has one, and the summary."""
-    print(common.printable(f"\n'>>> Review: {review}'"))
+    lines = [f"\n'>>> Review: {review}'"]
     if title:
-        print(common.printable(f"'>>> Title: {title}'"))
-    print(common.printable(f"'>>> Summary: {summary}'"))
+        lines.append(f"'>>> Title: {title}'")
+    lines.append(f"'>>> Summary: {summary}'")
+    print(common.printable("\n".join(lines)))  # without characters that would steer the terminal
+
+
+def choose_data(args):
+    """Set --data, if it is not given, to the data that the model was trained on."""
+    trained = common.read_arguments(args.model)  # what a training script saved, or {}
+    if args.model == PRESETS[args.preset]["model"] and not trained:  # it is no id on the Hub
+        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
+    if args.data is None:
+        args.data = trained.get("data", common.preset_data(args.preset))
 
 
 def read_reviews(args):
     """Return the rows to summarize, a list of dictionaries."""
     if args.text:
-        return [{"review_body": text} for text in read_command_line(args.text)]
+        return [{"review_body": text} for text in common.read_command_line(args.text)]
     if args.input:
         return common.read_input(args.input, args.text_column)
     if args.split:
-        return list(common.load_prepared(args, [args.split])[args.split])
+        books = common.load_prepared(args, [args.split])  # a DatasetDict that has this split
+        return list(books[args.split])
     return read_examples(args)
-
-
-def read_command_line(texts):
-    """Return the reviews of the command line. For "-", one is read from standard input."""
-    if "-" in texts:
-        if sys.stdin is None:
-            common.fail("standard input is closed")
-        sys.stdin.reconfigure(errors="replace")
-    texts = [sys.stdin.read() if text == "-" else text for text in texts]
-    # Python keeps bytes of the command line that are not UTF-8 as surrogates. Replace them.
-    return [text.encode(errors="surrogateescape").decode(errors="replace") for text in texts]
 
 
 def read_examples(args):
@@ -176,45 +178,41 @@ def read_examples(args):
 
     If there is no test split, the validation split is used.
     """
-    books = common.load_prepared(args, [])
-    if not {"test", "validation"} & set(books):
-        common.fail(
-            f"{args.data} has neither test nor validation reviews; give a review, or --input"
-        )
-    rows = list(books["test" if "test" in books else "validation"])
+    books = common.load_prepared(args, [])  # no split has to be there
+    split = "test" if "test" in books else "validation"
+    if split not in books:
+        common.fail(f"{args.data} has neither test nor validation reviews; give a review")
+    rows = list(books[split])
     if args.examples is None:
-        first = {}
+        first_rows = {}  # {language: its first row}
         for row in rows:
-            first.setdefault(row["language"], row)
-        return list(first.values())
+            first_rows.setdefault(row["language"], row)
+        return list(first_rows.values())
     if min(args.examples) < 0 or max(args.examples) >= len(rows):
         common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
     return [rows[number] for number in args.examples]
 
 
+def find_languages(args, rows):
+    """Return the language of each row, such as es, or "unknown". Only mBART-50 uses it."""
+    codes = [args.language or row.get("language") or "unknown" for row in rows]
+    return [common.base_language(str(code)) for code in codes]  # es of es-MX
+
+
 def main():
     args = parse_args()
+    choose_data(args)
     if args.output:
-        common.check_output_file(args.output, args.input)
+        common.check_output_file(args.output, args.input)  # before the work, not after it
 
-    # 1. The reviews. A model that was trained here has an arguments.json, which names its data.
-    trained = common.read_arguments(args.model)  # {} for a model from elsewhere
-    # Without this check, a default model not yet trained would be looked for on the Hub.
-    if args.model == PRESETS[args.preset]["model"] and not trained:
-        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data is None:
-        args.data = trained.get("data", common.preset_data(args.preset))
+    # 1. The reviews. Only a file may name their column differently. A missing review becomes "".
     rows = read_reviews(args)
-    # Only a file may name its column of reviews differently. A missing review becomes "".
     column = args.text_column if args.input else "review_body"
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]
-    # Only mBART-50 uses the languages, and it refuses "unknown". es-MX becomes es.
-    codes = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [common.base_language(str(code)) for code in codes]
 
-    # 2. The model
+    # 2. The model. If it is mBART-50 and does not know a language, the script ends here.
     tokenizer, model = load_model(args)
-    # mBART-50 stops here, and not halfway, if it does not know a language.
+    languages = find_languages(args, rows)
     common.check_languages(languages, tokenizer)
 
     # 3. The summaries
@@ -230,8 +228,7 @@ def main():
         print(f"Saved in {args.output}")
     if args.split:
         metric = common.Rouge(args.rouge)
-        books = Dataset.from_list(rows)  # so that books["language"] is a column
-        scores = common.score_beside_lead_3(metric, books, summaries)
+        scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
         print(common.format_scores(scores, args.split))
     elif not args.output:
         for review, row in zip(reviews, rows, strict=True):
@@ -239,5 +236,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():
+    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
         main()

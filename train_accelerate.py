@@ -59,7 +59,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: on if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: parse_args() looks if the GPU or the CPU has bfloat16
     },
 }
 
@@ -243,6 +243,8 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
+    # Refuse an --output-dir that holds something else. With --resume, find the newest checkpoint.
+    checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
@@ -282,9 +284,7 @@ def main():
     rouge = common.Rouge(args.rouge)
 
     # 8. Start, or go on from a checkpoint
-    # Check --output-dir and print what will be trained. With --resume this returns the newest
-    # checkpoint. Without it this returns None, and refuses to replace a run that has not ended.
-    checkpoint = common.start_run(args, len(books["train"]))
+    common.begin_run(args, len(books["train"]), checkpoint)  # prints what will be trained
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
         with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
@@ -344,7 +344,6 @@ def main():
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
             common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
-    accelerator.end_training()  # closes the connections between the processes
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: on if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: parse_args() looks if the GPU or the CPU has bfloat16
     },
 }
 
@@ -195,6 +195,8 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
+    # Refuse an --output-dir that holds something else. With --resume, find the newest checkpoint.
+    checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
@@ -252,9 +254,7 @@ def main():
         compute_loss_func=compute_loss,  # only for training; eval_loss averages mT5's own losses
         compute_metrics=compute_metrics,
     )
-    # Check --output-dir and print what will be trained. With --resume this returns the newest
-    # checkpoint. Without it this returns None, and refuses to replace a run that has not ended.
-    checkpoint = common.start_run(args, len(books["train"]))
+    common.begin_run(args, len(books["train"]), checkpoint)  # prints what will be trained
     # Evaluation fills model.generation_config with defaults, such as a length of 20. Step 8 saves
     # this copy without them, as they would hold for everyone who loads the model.
     generation_config = copy.deepcopy(model.generation_config)
@@ -285,10 +285,6 @@ def main():
                 run_as_future=True,  # the next line waits for it, and reports its error
             )
             common.wait_for_upload(args, upload, is_last=True)
-    # The other processes wait here for the first one. When they ended at once, they could hang in
-    # gloo, the library that connects CPU processes.
-    state.wait_for_everyone()
-    trainer.accelerator.end_training()  # closes the connections between the processes
 
 
 if __name__ == "__main__":

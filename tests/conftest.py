@@ -67,7 +67,7 @@ for line in sys.stdin:
         codes.append(os.waitstatus_to_exitcode(status))
         for other in children if status else []:
             os.kill(other, 9)
-    print(codes[0], flush=True)
+    print(next((code for code in codes if code), 0), flush=True)
 """
 
 
@@ -121,7 +121,7 @@ def start(*command, processes=1, files=("/dev/null",) * 3, **environment):
 
 
 def wait(processes, **environment):
-    """Wait until all that ``start`` began has ended; return the exit code of the first to end."""
+    """Wait until all that ``start`` began has ended; return the first exit code that is not 0."""
     return ask([], [], [], processes, **environment)
 
 

@@ -34,12 +34,10 @@ NOT_RUN = {
     "torchrun": "needs the Hub and four GPUs",
     "accelerate launch": "needs the Hub and two GPUs",
 }
+REVIEW = "The story was so boring that I gave up after three chapters."  # README's own
 # These are not from the sample. A title of them should have one of the beginnings of words.
 MY_REVIEWS = [
-    (
-        "The story was so boring that I gave up after three chapters.",
-        {"boring", "gave", "finish", "slow"},
-    ),
+    (REVIEW, {"boring", "gave", "finish", "slow"}),
     (
         "The cover was torn and the corners were bent when the parcel came.",
         {"torn", "damage", "bent", "cover"},
@@ -183,7 +181,7 @@ def newcomer(tmp_path_factory):
             lines = [line for line in text.splitlines() if not left_out(line)]
             printed += run_in(folder, "bash", "-ec", "\n".join(lines))
         if language == "python":
-            printed += run_in(folder, "python", "-c", text)
+            printed += run_in(folder, "python", "-c", text + f"\nprint(summarizer({REVIEW!r}))")
     return folder, printed
 
 
@@ -208,7 +206,12 @@ def test_each_review_of_ones_own_gets_its_title(newcomer):
         rows = list(csv.DictReader(file))
     assert len(rows) == 80
     assert [row["summary"] for row in rows] == [row["headline"] for row in rows]
-    assert "['Warm light for reading']" in printed  # by the Python block
+
+
+@pytest.mark.slow
+def test_the_python_lines_write_the_summary_of_predict(newcomer):
+    summary = re.search(re.escape(f"Review: {REVIEW}'\n'>>> Summary: ") + "(.*)'", newcomer[1])[1]
+    assert str([{"summary_text": summary}]) in newcomer[1]
 
 
 @pytest.mark.slow
