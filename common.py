@@ -1079,8 +1079,7 @@ def adapt_other_families(tokenizer, model):
         generation_config.early_stopping, generation_config.length_penalty = None, None
     if language_ids(tokenizer):  # a trained mBART-50 writes the code of the language by itself
         generation_config.forced_bos_token_id = None
-    if not model.config.is_encoder_decoder:  # GPT-2 continues a text, so padding stands before it
-        tokenizer.padding_side = "left"
+    if not model.config.is_encoder_decoder:  # GPT-2 has no token for padding
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
 

@@ -7,12 +7,13 @@ from transformers, so this script calls the model's generate().
     python predict.py --examples 0 5 12                  # these rows of the test split
     python predict.py "I could not put it down."         # a review of your own
     python predict.py --input reviews.csv --output titles.csv
-    python predict.py --model results/sample-accelerate --split test
+    python predict.py --model results/sample-accelerate --split test     # a table of scores
+    python predict.py --preset amazon                    # the chapter's model, if it is trained
 
 Reads   a model: --model is a folder that a training script wrote, or a Hub id.
-        Reviews: from the command line, from the file --input or, by default, the first one of each
-        language in the test split of --data. Without --data this is the data that the model was
-        trained on or, for a Hub id, data/prepared/<preset>.
+        Reviews: from the command line, the file --input, or a split of prepared data, --data. The
+        default is the first review of each language in its test split, or in validation if there
+        is no test split. Without --data, it is the data that the model was trained on.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -41,18 +42,21 @@ PRESETS = {
         "model": "results/amazon-trainer",
         "data": None,
         "batch_size": 64,
-        "bf16": None,  # None means: parse_args() looks if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: parse_args() checks if the GPU or the CPU has bfloat16
     },
 }
 
 
 def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)
-    # --model, --max-input-length (512), --max-target-length (30), --num-beams, --batch-size, ...
+    # --model, --max-input-length (512), --max-target-length (30), --num-beams, --batch-size, --bf16
+    # and --rouge, which says how the scores of a split count words
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
-    text_help = "reviews to summarize; - reads one from standard input"
-    reviews.add_argument("text", nargs="*", default=[], help=text_help)  # argparse wants a default
+    # Without a default, argparse would take "text" as required, which this group does not allow.
+    reviews.add_argument(
+        "text", nargs="*", default=[], help="reviews to summarize; - reads one from standard input"
+    )
     reviews.add_argument(
         "--examples",
         type=int,
@@ -64,104 +68,29 @@ def parse_args():
         help="file of reviews: CSV, TSV, JSON, JSONL, Parquet, or TXT with one review per line",
     )
     reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
-    add = parser.add_argument
-    add("--output", help="file to write, .csv or .jsonl; an existing one is replaced")
-    add("--text-column", default="review_body", help="column with the reviews (review_body)")
-    add("--language", help="language of all reviews, such as en; only mBART-50 needs to know it")
+    parser.add_argument(
+        "--output", help="file to write, .csv or .jsonl; an existing one is replaced"
+    )
+    parser.add_argument(
+        "--text-column", default="review_body", help="column of --input with reviews (review_body)"
+    )
+    parser.add_argument(
+        "--language", help="language of all reviews, such as en; only mBART-50 needs to know it"
+    )
     return common.parse_args(parser, PRESETS)
 
 
-def load_model(args):
-    """Return the tokenizer and the model of --model, on the GPU if there is one."""
-    with common.explain_checkpoint_errors(args.model):  # one line if it cannot be loaded
-        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        # Of the chapter's models only GPT-2 has no encoder.
-        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        dtype = torch.bfloat16 if args.bf16 else torch.float32
-        model, loading_info = auto_class.from_pretrained(
-            args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
-        )
-    # Check that no weight is missing and that the tokenizer fits the model. Set --num-beams. Forbid
-    # <extra_id_0> and the other tokens of mT5's pre-training. Set up models of other families.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    model.eval()
-    return tokenizer, model
-
-
-def generate(reviews, languages, tokenizer, model, args):
-    """Return summaries of a batch of reviews.
-
-    As in the pipeline of the chapter, the reviews become tokens, the model generates tokens, and
-    these become text.
-    """
-    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    reviews = [prefix + review for review in reviews]
-    prompts = None
-    if not model.config.is_encoder_decoder:  # GPT-2 continues a text, so a prompt follows it
-        prompts = ["\nTL;DR:"] * len(reviews)
-    inputs = tokenizer(
-        reviews,
-        text_pair=prompts,
-        max_length=args.max_input_length,
-        truncation="only_first",  # cut off the review, and never the prompt
-        padding=True,
-        return_tensors="pt",
-    )
-    # Only mBART-50 marks each text with its language. For other models nothing changes here.
-    inputs = common.set_language_codes(inputs, languages, tokenizer)
-    inputs = inputs.to(model.device)
-    with torch.inference_mode():
-        generated_tokens = model.generate(
-            inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=args.max_target_length,
-        )
-    if not model.config.is_encoder_decoder:  # GPT-2 returns review, prompt and summary
-        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-
-
-def summarize(reviews, languages, tokenizer, model, args):
-    """Return a summary of each review. An empty review gets an empty summary."""
-    summaries = [""] * len(reviews)
-    # Reviews of similar length share a batch, which saves padding. The longest come first, so that
-    # a lack of memory shows at once.
-    order = [index for index, review in enumerate(reviews) if review]
-    order.sort(key=lambda index: len(reviews[index]), reverse=True)
-    starts = range(0, len(order), args.batch_size)
-    for start in tqdm(starts, "Summarize", disable=None, leave=False):  # None: no bar in a log file
-        batch = order[start : start + args.batch_size]
-        batch_reviews = [reviews[index] for index in batch]
-        batch_languages = [languages[index] for index in batch]
-        written = generate(batch_reviews, batch_languages, tokenizer, model, args)
-        for index, summary in zip(batch, written, strict=True):
-            summaries[index] = summary.strip()
-    return summaries
-
-
-def print_summary(review, title, summary):
-    """Print a review, its title if it has one, and the summary."""
-    lines = [f"\n'>>> Review: {review}'"]
-    if title:
-        lines.append(f"'>>> Title: {title}'")
-    lines.append(f"'>>> Summary: {summary}'")
-    print(common.printable("\n".join(lines)))  # without characters that would steer the terminal
-
-
 def choose_data(args):
-    """Set --data, if it is not given, to the data that the model was trained on."""
-    trained = common.read_arguments(args.model)  # what a training script saved, or {}
-    if args.model == PRESETS[args.preset]["model"] and not trained:  # it is no id on the Hub
+    """Set --data, if it is not given. End the script if the preset's model is not trained yet."""
+    trained = common.read_arguments(args.model)  # the flags of the training; {} for a Hub id
+    # The preset's model is a folder. Without this check it would be looked for on the Hub.
+    if not trained and args.model == PRESETS[args.preset]["model"]:
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     if args.data is None:
         args.data = trained.get("data", common.preset_data(args.preset))
 
 
-def read_reviews(args):
+def read_rows(args):
     """Return the rows to summarize, a list of dictionaries."""
     if args.text:
         return [{"review_body": text} for text in common.read_command_line(args.text)]
@@ -186,34 +115,128 @@ def read_examples(args):
     if args.examples is None:
         first_rows = {}  # {language: its first row}
         for row in rows:
-            first_rows.setdefault(row["language"], row)
+            if row["language"] not in first_rows:
+                first_rows[row["language"]] = row
         return list(first_rows.values())
     if min(args.examples) < 0 or max(args.examples) >= len(rows):
         common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
     return [rows[number] for number in args.examples]
 
 
-def find_languages(args, rows):
-    """Return the language of each row, such as es, or "unknown". Only mBART-50 uses it."""
+def load_model(args):
+    """Return the tokenizer and the model of --model, on the GPU if there is one."""
+    with common.explain_checkpoint_errors(args.model):  # one line if it cannot be loaded
+        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
+        # Of the chapter's models only GPT-2 has no encoder.
+        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        model, loading_info = auto_class.from_pretrained(
+            args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
+        )
+    # Check that no weight is missing and that the tokenizer fits the model. Set --num-beams. Forbid
+    # <extra_id_0> and the other tokens of mT5's pre-training. Set up models of other families.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    if not config.is_encoder_decoder:
+        tokenizer.padding_side = "left"  # GPT-2 continues a text, so no padding may follow it
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    model.eval()
+    return tokenizer, model
+
+
+def find_languages(args, rows, tokenizer):
+    """Return the language of each row, such as es, or "unknown". Only mBART-50 uses it.
+
+    The script ends here if mBART-50 does not know one of the languages.
+    """
     codes = [args.language or row.get("language") or "unknown" for row in rows]
-    return [common.base_language(str(code)) for code in codes]  # es of es-MX
+    # A file may hold something else than text. es-MX becomes es.
+    languages = [common.base_language(str(code)) for code in codes]
+    common.check_languages(languages, tokenizer)
+    return languages
+
+
+def summarize(reviews, languages, tokenizer, model, args):
+    """Return a summary of each review. An empty review gets an empty summary."""
+    summaries = [""] * len(reviews)
+    # Reviews of similar length share a batch, which saves padding. The longest come first, so that
+    # a lack of memory shows at once.
+    order = [index for index, review in enumerate(reviews) if review]
+    order.sort(key=lambda index: len(reviews[index]), reverse=True)
+    starts = range(0, len(order), args.batch_size)
+    # With disable=None there is no progress bar in a log file.
+    for start in tqdm(starts, "Summarize", disable=None, leave=False):
+        batch = order[start : start + args.batch_size]
+        batch_reviews = [reviews[index] for index in batch]
+        batch_languages = [languages[index] for index in batch]
+        written = summarize_batch(batch_reviews, batch_languages, tokenizer, model, args)
+        for index, summary in zip(batch, written, strict=True):
+            summaries[index] = summary.strip()
+    return summaries
+
+
+def summarize_batch(reviews, languages, tokenizer, model, args):
+    """Return summaries of a batch of reviews.
+
+    As in the pipeline of the chapter, the reviews become tokens, the model generates tokens, and
+    these become text.
+    """
+    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+    reviews = [prefix + review for review in reviews]
+    prompts = None
+    if not model.config.is_encoder_decoder:
+        # GPT-2 only continues a text, so "TL;DR:" follows the review and asks for a summary.
+        prompts = ["\nTL;DR:"] * len(reviews)
+    inputs = tokenizer(
+        reviews,
+        text_pair=prompts,
+        max_length=args.max_input_length,
+        truncation="only_first",  # cut off the review, and never the prompt
+        padding=True,
+        return_tensors="pt",
+    )
+    # Only mBART-50 marks a review with its language, and then writes in this language. For other
+    # models nothing changes here.
+    inputs = common.set_language_codes(inputs, languages, tokenizer)
+    inputs = inputs.to(model.device)
+    # The number of beams is a setting of the model, which load_model() has set to --num-beams.
+    with torch.inference_mode():
+        generated_tokens = model.generate(
+            inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=args.max_target_length,
+        )
+    if not model.config.is_encoder_decoder:  # GPT-2 returns review, prompt and summary: cut it
+        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+
+
+def print_summary(review, title, summary):
+    """Print a review, its title if it has one, and the summary."""
+    lines = [f"\n'>>> Review: {review}'"]
+    if title:
+        lines.append(f"'>>> Title: {title}'")
+    lines.append(f"'>>> Summary: {summary}'")
+    print(common.printable("\n".join(lines)))  # without characters that would steer the terminal
 
 
 def main():
     args = parse_args()
     choose_data(args)
     if args.output:
-        common.check_output_file(args.output, args.input)  # before the work, not after it
+        common.check_output_file(args.output, args.input)  # that it may be written, and is no input
 
-    # 1. The reviews. Only a file may name their column differently. A missing review becomes "".
-    rows = read_reviews(args)
+    # 1. The reviews. Only the file --input may have them in another column than review_body.
+    rows = read_rows(args)
     column = args.text_column if args.input else "review_body"
+    # In a file, a number counts as text. A missing review becomes "".
     reviews = [common.to_text(row.get(column), column) or "" for row in rows]
 
-    # 2. The model. If it is mBART-50 and does not know a language, the script ends here.
+    # 2. The model
     tokenizer, model = load_model(args)
-    languages = find_languages(args, rows)
-    common.check_languages(languages, tokenizer)
+    languages = find_languages(args, rows, tokenizer)
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
@@ -230,7 +253,7 @@ def main():
         metric = common.Rouge(args.rouge)
         scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
         print(common.format_scores(scores, args.split))
-    elif not args.output:
+    if not args.split and not args.output:
         for review, row in zip(reviews, rows, strict=True):
             print_summary(review, row.get("review_title"), row["summary"])
 

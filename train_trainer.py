@@ -54,7 +54,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: parse_args() looks if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: parse_args() checks if the GPU or the CPU has bfloat16
     },
 }
 

@@ -116,7 +116,7 @@ def given_to_generate(reviews, languages, tokenizer, model, args):
 
     model.generate = generate
     with pytest.raises(Stop):
-        predict.generate(reviews, languages, tokenizer, model, args)
+        predict.summarize_batch(reviews, languages, tokenizer, model, args)
     return given
 
 
