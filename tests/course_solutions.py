@@ -254,6 +254,82 @@ def rouge_n(summary, reference, n):
         "exercise-3": (
             [
                 """
+def interval(values):
+    generator = np.random.default_rng()
+    means = []
+    for _ in range(1000):
+        drawn = generator.choice(values, size=len(values))
+        means.append(drawn.mean())
+    return np.quantile(means, 0.025), np.quantile(means, 0.975)
+""",
+                """
+import random
+
+
+def interval(values):
+    rows = list(values)
+    means = sorted(sum(random.choices(rows, k=len(rows))) / len(rows) for _ in range(1000))
+    return means[25], means[-26]
+""",
+            ],
+            [
+                (
+                    """
+def interval(values):
+    return np.quantile(values, [0.025, 0.975])
+""",
+                    "far too wide",
+                ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.permutation(values).mean() for _ in range(1000)]
+    return np.quantile(means, [0.025, 0.975])
+""",
+                    "some rows have to come more than once",
+                ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.choice(values, 100).mean() for _ in range(1000)]
+    return np.quantile(means, [0.025, 0.975])
+""",
+                    "how many rows does each draw have",
+                ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
+    return np.quantile(means, [0.05, 0.95])
+""",
+                    "which quantiles",
+                ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
+    return np.percentile(means, [0.025, 0.975])
+""",
+                    "too far on one side",
+                ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
+    return np.std(means) * 1.96
+""",
+                    "not two ends",
+                ),
+            ],
+        ),
+        "exercise-4": (
+            [
+                """
 import math
 
 rows_needed = {pair: math.ceil((1.96 * s[pair] / 0.23) ** 2) for pair in s}
