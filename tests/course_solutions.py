@@ -793,6 +793,79 @@ def greedy(review):
         ),
         "exercise-2": (
             [
+                """
+def summarize(reviews, write):
+    order = sorted(range(len(reviews)), key=lambda row: len(reviews[row]), reverse=True)
+    titles = [None] * len(reviews)
+    for row, title in zip(order, write([reviews[row] for row in order])):
+        titles[row] = title
+    return titles
+""",
+                """
+def summarize(reviews, write):
+    order = np.argsort([-len(review) for review in reviews])
+    written = write([reviews[row] for row in order])
+    return [written[place] for place in np.argsort(order)]
+""",
+                """
+def summarize(reviews, write):
+    longest_first = sorted(reviews, key=len)[::-1]
+    title_of = dict(zip(longest_first, write(longest_first)))
+    return [title_of[review] for review in reviews]
+""",
+            ],
+            [
+                (
+                    """
+def summarize(reviews, write):
+    return write(sorted(reviews, key=len, reverse=True))
+""",
+                    "in which row of your answer",
+                ),
+                (
+                    """
+def summarize(reviews, write):
+    order = np.argsort([-len(review) for review in reviews])
+    written = write([reviews[row] for row in order])
+    return [written[row] for row in order]  # the order applied a second time
+""",
+                    "in which row of your answer",
+                ),
+                (
+                    """
+def summarize(reviews, write):
+    return write(reviews)
+""",
+                    "the longest should come first",
+                ),
+                (
+                    """
+def summarize(reviews, write):
+    order = np.argsort([len(review) for review in reviews])
+    written = write([reviews[row] for row in order])
+    return [written[place] for place in np.argsort(order)]
+""",
+                    "the longest should come first",
+                ),
+                (
+                    """
+def summarize(reviews, write):
+    return [write([review])[0] for review in reviews]
+""",
+                    "call it once",
+                ),
+                (
+                    """
+def summarize(reviews, write):
+    written = write(sorted(reviews, key=len, reverse=True))
+    return [review for review in reviews]
+""",
+                    "what write() returns, and nothing else",
+                ),
+            ],
+        ),
+        "exercise-3": (
+            [
                 "worst = np.argsort(model_rows - lead_rows)[:5].tolist()\nkinds = [KINDS[0]] * 5",
                 "worst = pd.Series(model_rows - lead_rows).nsmallest(5).index\n"
                 'kinds = ("good", "invented detail", "wrong topic", "good", "wrong opinion")',
@@ -819,7 +892,7 @@ def greedy(review):
                 ),
             ],
         ),
-        "exercise-3": (
+        "exercise-4": (
             [
                 """
 def new_words(summary, review):
