@@ -9,35 +9,6 @@ SOLUTIONS = {
         "exercise-1": (
             [
                 """
-book_share = {}
-for language in reviews:
-    book_share[language] = len(books[language]["train"]) / len(reviews[language]["train"])
-""",
-                'book_share = {"en": 0.854, "es": 0.857}',
-            ],
-            [
-                ('book_share = {"en": 4700 / 4016, "es": 4700 / 4027}', "not between 0 and 1"),
-                ('book_share = {"en": 85.4, "es": 85.7}', "a share is no percentage"),
-                ('book_share = {"en": 0.5, "es": 0.5}', "not quite for en"),
-                ('book_share = {"en": 4027 / 4700, "es": 4016 / 4700}', "not quite for en"),
-                ('book_share = {"en": 4016 / 4700, "es": 4016 / 4700}', "not quite for es"),
-                (
-                    """
-book_share = {
-    language: sum(map(len, books[language].values()))
-    / sum(map(len, reviews[language].values()))
-    for language in reviews
-}
-""",
-                    "not quite for en: take the rows of train",
-                ),
-                ('book_share = {"en": 4016 / 4700, "es": None}', "['es'] is still None"),
-                ('book_share = {"en": 4016 / 4700, "es": 4016 / 8043}', "not quite for es"),
-            ],
-        ),
-        "exercise-2": (
-            [
-                """
 def keep(example):
     return len(example["review_title"].split()) >= 3
 """,
@@ -71,7 +42,7 @@ def keep(example):
                 ),
             ],
         ),
-        "exercise-3": (
+        "exercise-2": (
             [
                 """
 known = set()
@@ -115,7 +86,7 @@ sentence_share = ours.isin(known).mean()
                 ("sentence_share = 81.7", "not between 0 and 1"),
             ],
         ),
-        "exercise-4": (
+        "exercise-3": (
             [
                 """
 max_input_length = 8
@@ -130,6 +101,111 @@ while (lengths > max_input_length).mean() > 0.02:
                 ("max_input_length = 96", "find the smallest"),
                 ("max_input_length = 8", "allow more"),
                 ("max_input_length = 512", "find the smallest"),
+            ],
+        ),
+        "exercise-4": (
+            [
+                """
+def pad(rows):
+    batch = {}
+    for name, filler in {"input_ids": 0, "attention_mask": 0, "labels": -100}.items():
+        width = max(len(row[name]) for row in rows)
+        batch[name] = [row[name] + [filler] * (width - len(row[name])) for row in rows]
+    return batch
+""",
+                """
+from itertools import zip_longest
+
+
+def pad(rows):
+    batch = {}
+    for name in rows[0]:
+        columns = zip_longest(
+            *(row[name] for row in rows), fillvalue=-100 if name == "labels" else 0
+        )
+        batch[name] = list(zip(*columns))
+    return batch
+""",
+                """
+def pad(rows):
+    batch = {}
+    for name in rows[0]:
+        lines = [torch.tensor(row[name]) for row in rows]
+        filler = -100 if name == "labels" else 0
+        batch[name] = torch.nn.utils.rnn.pad_sequence(lines, True, filler)
+    return batch
+""",
+            ],
+            [
+                (
+                    """
+def pad(rows):
+    batch = {}
+    for name in rows[0]:
+        width = max(len(row[name]) for row in rows)
+        batch[name] = [row[name] + [0] * (width - len(row[name])) for row in rows]
+    return batch
+""",
+                    "labels of rows that have [2, 4] of them: you have [[31, 32, 0, 0]",
+                ),
+                (
+                    """
+def pad(rows):
+    batch = {}
+    width = max(len(row["input_ids"]) for row in rows)
+    for name, filler in {"input_ids": 0, "attention_mask": 0, "labels": -100}.items():
+        batch[name] = [row[name] + [filler] * (width - len(row[name])) for row in rows]
+    return batch
+""",
+                    "how long is the longest row of this table?",
+                ),
+                (
+                    """
+def pad(rows):
+    batch = {}
+    for name, filler in {"input_ids": 0, "attention_mask": 0, "labels": -100}.items():
+        width = max(len(row[name]) for row in rows)
+        for row in rows:
+            row[name] += [filler] * (width - len(row[name]))
+        batch[name] = [row[name] for row in rows]
+    return batch
+""",
+                    "has changed the rows",
+                ),
+                (
+                    """
+def pad(rows):
+    batch = {}
+    for name, filler in {"input_ids": 0, "attention_mask": 1, "labels": -100}.items():
+        width = max(len(row[name]) for row in rows)
+        batch[name] = [row[name] + [filler] * (width - len(row[name])) for row in rows]
+    return batch
+""",
+                    "attention_mask of rows",
+                ),
+                (
+                    """
+def pad(rows):
+    batch = {}
+    for name, filler in {"input_ids": 0, "attention_mask": 0, "labels": -100}.items():
+        width = max(len(row[name]) for row in rows)
+        batch[name] = [[filler] * (width - len(row[name])) + row[name] for row in rows]
+    return batch
+""",
+                    "you have [[0, 0, 11, 12, 13]",
+                ),
+                (
+                    """
+def pad(rows):
+    return {name: list(zip(*zip(*(row[name] for row in rows)))) for name in rows[0]}
+""",
+                    "how long is the longest row of this table?",
+                ),
+                (
+                    "def pad(rows):\n"
+                    "    return {name: [row[name] for row in rows] for name in rows[0]}",
+                    "your lines have the lengths [3, 5]",
+                ),
             ],
         ),
     },
