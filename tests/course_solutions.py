@@ -620,29 +620,52 @@ def learning_rate(step, max_steps, first):
         "exercise-1": (
             [
                 """
-def part_of_step(mean, tokens, step_tokens):
-    return mean * tokens / step_tokens
+def step_loss(means, labels):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    total = sum(mean * count for mean, count in zip(means, tokens))
+    return total / sum(tokens)
 """,
                 """
-def part_of_step(mean, tokens, step_tokens):
-    weight = tokens / step_tokens
-    return weight * mean
+def step_loss(means, labels):
+    return np.average(means, weights=[int((batch >= 0).sum()) for batch in labels])
 """,
             ],
             [
-                ("def part_of_step(mean, tokens, step_tokens):\n    return mean", "add up to"),
                 (
-                    "def part_of_step(mean, tokens, step_tokens):\n    return mean * tokens",
-                    "add up to",
+                    """
+def step_loss(means, labels):
+    return np.mean(means)
+""",
+                    "this is the mean of means",
                 ),
                 (
-                    "def part_of_step(mean, tokens, step_tokens):\n    return mean / step_tokens",
-                    "add up to",
+                    """
+def step_loss(means, labels):
+    return np.average(means, weights=[len(batch) for batch in labels])
+""",
+                    "each title counts the same",
                 ),
                 (
-                    "def part_of_step(mean, tokens, step_tokens):\n"
-                    "    return mean * step_tokens / tokens",
-                    "add up to",
+                    """
+def step_loss(means, labels):
+    return np.average(means, weights=[batch.numel() for batch in labels])
+""",
+                    "that are not -100",
+                ),
+                (
+                    """
+def step_loss(means, labels):
+    return sum(mean * (batch != -100).sum() for mean, batch in zip(means, labels))
+""",
+                    "that are not -100",
+                ),
+                (
+                    """
+def step_loss(means, labels):
+    tokens = sum((batch != -100).sum() for batch in labels)
+    return sum(means) / tokens
+""",
+                    "that are not -100",
                 ),
             ],
         ),
@@ -650,118 +673,266 @@ def part_of_step(mean, tokens, step_tokens):
             [
                 """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     lr_scheduler.step()
     optimizer.zero_grad()
-    return loss
+    return step_loss
 """,
                 """
+from torch.nn.functional import cross_entropy
+
+
 def training_step(model, optimizer, lr_scheduler, step_batches):
     optimizer.zero_grad()
-    loss, norm = step_gradients(model, step_batches)
+    step_tokens = torch.cat([batch["labels"].flatten() for batch in step_batches]).ge(0).sum()
+    losses = []
+    for batch in step_batches:
+        logits = model(**batch).logits.flatten(0, 1)
+        loss = cross_entropy(logits, batch["labels"].flatten(), reduction="sum") / step_tokens
+        accelerator.backward(loss)
+        losses.append(loss.detach())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     lr_scheduler.step()
-    return loss
+    return sum(losses)
 """,
             ],
             [
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    return step_gradients(model, step_batches)[0]
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
 """,
                     "where is optimizer.step()",
                 ),
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_gradients(model, step_batches)
-    loss, norm = step_gradients(model, step_batches)  # clipping would hide the doubled gradients
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return loss
-""",
-                    "step_gradients() was called 2 times",
-                ),
-                (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_gradients(model, step_batches)
-    optimizer.step()
-    lr_scheduler.step()
-    loss, norm = step_gradients(model, step_batches)
-    optimizer.zero_grad()
-    return loss
-""",
-                    "step_gradients() was called 2 times",
-                ),
-                (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return loss
+    return step_loss
 """,
                     "where is lr_scheduler.step()",
                 ),
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
     lr_scheduler.step()
     optimizer.step()
     optimizer.zero_grad()
-    return loss
+    return step_loss
 """,
                     "optimizer.step() comes first",
                 ),
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
-    for _ in range(2):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    for _ in step_batches:
         optimizer.step()
         lr_scheduler.step()
     optimizer.zero_grad()
-    return loss
+    return step_loss
 """,
-                    "optimizer.step() was called 2 times",
+                    "optimizer.step() was called 4 times",
                 ),
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.zero_grad()
     optimizer.step()
     lr_scheduler.step()
-    return loss
+    return step_loss
 """,
                     "optimizer.step() found no gradients",
                 ),
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     lr_scheduler.step()
-    return loss
+    return step_loss
 """,
                     "where is optimizer.zero_grad()",
                 ),
                 (
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
-    loss, norm = step_gradients(model, step_batches)
-    accelerator.backward(loss)
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
     optimizer.step()
     lr_scheduler.step()
     optimizer.zero_grad()
-    return loss
+    return step_loss
 """,
-                    "has called backward already",
+                    "clip it to 1",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        step_loss += loss.item()
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "after the last batch",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss / len(step_batches)
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "do all label tokens",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "do all label tokens",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss = loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "and the loss of the step is",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        step_loss += loss.item()
+    accelerator.backward(step_loss)
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "your function stops with",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss)
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+""",
+                    "should return the loss",
                 ),
             ],
         ),
@@ -794,6 +965,77 @@ def rows_gathered(rows, batch_size, processes):
                     "def rows_gathered(rows, batch_size, processes):\n"
                     "    return -(-rows // processes) * processes",
                     "in the last round",
+                ),
+            ],
+        ),
+        "exercise-4": (
+            [
+                """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    step_tokens = all_sum(sum(tokens))
+    total = sum(mean * count for mean, count in zip(means, tokens))
+    return total * processes / step_tokens
+""",
+                """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = torch.stack([(batch != -100).sum() for batch in labels])
+    mean_tokens = all_sum(tokens.sum()) / processes  # as in train_accelerate.py
+    return (torch.stack(means) * tokens).sum() / mean_tokens
+""",
+            ],
+            [
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum() for batch in labels]
+    total = sum(mean * count for mean, count in zip(means, tokens))
+    return all_sum(total) / all_sum(sum(tokens))
+""",
+                    "its gradients are lost",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    return sum(mean * count for mean, count in zip(means, tokens)) / all_sum(sum(tokens))
+""",
+                    "but their mean is taken",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    return sum(mean * count for mean, count in zip(means, tokens)) / sum(tokens)
+""",
+                    "this is the mean of means",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [batch.numel() for batch in labels]
+    total = sum(mean * count for mean, count in zip(means, tokens))
+    return total * processes / all_sum(sum(tokens))
+""",
+                    "that are not -100",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    loss = 0
+    for mean, batch in zip(means, labels):
+        tokens = (batch != -100).sum().item()
+        loss += mean * tokens * processes / all_sum(tokens)
+    return loss
+""",
+                    "wait for each other",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    return all_sum(sum(means)) / processes
+""",
+                    "this is the mean of means",
                 ),
             ],
         ),
