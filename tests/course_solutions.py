@@ -520,6 +520,82 @@ def loss_by_hand(logits, labels):
         "exercise-3": (
             [
                 """
+def decode(predictions, rows):
+    predictions = predictions[:rows]
+    predictions = np.where(predictions == -100, tokenizer.pad_token_id, predictions)
+    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+""",
+                """
+def decode(predictions, rows):
+    titles = []
+    for tokens in predictions.tolist()[:rows]:
+        words = [token for token in tokens if token not in (0, 1, -100)]
+        titles.append(tokenizer.decode(words))
+    return titles
+""",
+            ],
+            [
+                (
+                    """
+def decode(predictions, rows):
+    return tokenizer.batch_decode(predictions[:rows], skip_special_tokens=True)
+""",
+                    "is there a number that is no token",
+                ),
+                (
+                    """
+def decode(predictions, rows):
+    predictions = np.where(predictions == -100, 0, predictions)
+    return tokenizer.batch_decode(predictions[:rows])
+""",
+                    "special tokens are left: ",
+                ),
+                (
+                    """
+def decode(predictions, rows):
+    predictions = np.where(predictions == -100, 0, predictions)
+    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+""",
+                    "you return 8 titles for 5 rows",
+                ),
+                (
+                    """
+def decode(predictions, rows):
+    predictions = np.where(predictions == -100, 0, predictions)
+    return tokenizer.batch_decode(predictions, skip_special_tokens=True)[-rows:]
+""",
+                    "the titles are",
+                ),
+                (
+                    """
+def decode(predictions, rows):
+    predictions = np.where(predictions == -100, 0, predictions)
+    titles = tokenizer.batch_decode(predictions, skip_special_tokens=True)
+    return list(dict.fromkeys(titles))  # one row of each title
+""",
+                    "two rows may have the same title",
+                ),
+                (
+                    """
+def decode(predictions, rows):
+    predictions = np.where(predictions == -100, tokenizer.pad_token_id, predictions)
+    return tokenizer.decode(predictions[0], skip_special_tokens=True)
+""",
+                    "one text for each row",
+                ),
+                (
+                    """
+def decode(predictions, rows):
+    predictions = predictions[:rows, :-2]  # without the places with -100
+    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+""",
+                    "the titles are",
+                ),
+            ],
+        ),
+        "exercise-4": (
+            [
+                """
 def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return math.ceil(rows / (batch_size * gradient_accumulation_steps * processes))
 """,
@@ -578,40 +654,6 @@ def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
     return round(math.ceil(rows / (batch_size * processes)) / gradient_accumulation_steps)
 """,
                     "80 rows",
-                ),
-            ],
-        ),
-        "exercise-4": (
-            [
-                """
-def learning_rate(step, max_steps, first):
-    return first * (max_steps - step + 1) / max_steps
-""",
-                """
-def learning_rate(step, max_steps, first):
-    done = step - 1
-    return first - first * done / max_steps
-""",
-            ],
-            [
-                (
-                    "def learning_rate(step, max_steps, first):\n"
-                    "    return first * (max_steps - step) / max_steps",
-                    "how many steps came before it",
-                ),
-                (
-                    "def learning_rate(step, max_steps, first):\n"
-                    "    return 2e-3 * (max_steps - step + 1) / max_steps",
-                    "step 1 of 500",
-                ),
-                (
-                    "def learning_rate(step, max_steps, first):\n    return first",
-                    "how many steps came before it",
-                ),
-                (
-                    "def learning_rate(step, max_steps, first):\n"
-                    "    return first * (max_steps - step) / (max_steps - 1)",
-                    "how many steps came before it",
                 ),
             ],
         ),
