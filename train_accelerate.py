@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-import common
+import common  # what the scripts share: flags, files, errors, ROUGE; nothing about training
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -59,7 +59,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: parse_args() checks if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: if the GPU or the CPU has bfloat16
     },
 }
 
@@ -70,16 +70,17 @@ PRESETS = {
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # Code that comes with a checkpoint is not executed. The weights are trained in float32,
-        # even if they were saved in another type.
+        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
+        # The weights are trained in float32, even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing, that the tokenizer fits the texts, and that the model can
-    # generate. Set --num-beams. Forbid <extra_id_0> and the other tokens of mT5's pre-training.
+    # This checks that no weight is missing, that the tokenizer fits the texts, and that the model
+    # can generate. It sets --num-beams, and forbids <extra_id_0> and the like, which mT5 knows from
+    # its pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -116,7 +117,7 @@ def compute_metrics(rouge, summaries, rows):
     decoded_preds = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the labels, which are cut
     # off after max_target_length tokens.
-    decoded_labels = postprocess_text(rows["review_title"], languages)
+    decoded_labels = postprocess_text(list(rows["review_title"]), languages)
     result = rouge.compute(
         predictions=decoded_preds, references=decoded_labels, languages=languages
     )
@@ -151,12 +152,15 @@ def weight_by_label_tokens(accelerator, loss, labels):
     process with 10 label tokens would weigh as much as one with 30. Here each loss is multiplied by
     its label tokens, divided by their mean: by 10/20 and by 30/20.
     """
-    label_tokens = (labels != -100).sum().float()
+    label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
 
 
 def row_losses(logits, labels):
-    """Return the sum of the losses of each row's label tokens, of shape (rows,)."""
+    """Return the sum of the losses of each row's label tokens, of shape (rows,).
+
+    With one number per row, gather_for_metrics() can drop rows that are there twice.
+    """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     return cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
 
@@ -209,7 +213,7 @@ def save_checkpoint(accelerator, output_dir, progress):
 
 
 def push_to_hub(args, commit_message):
-    """Start to upload --output-dir in the background; return the upload, a future.
+    """Start to upload --output-dir in the background; return a future, which knows when it ends.
 
     Differs from the chapter: huggingface_hub has no Repository any more.
     """
@@ -239,11 +243,12 @@ def save_and_push(args, model, tokenizer, progress, upload):
 
 def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
-    set_seed(args.seed)
+    set_seed(args.seed)  # of dropout; the order of the rows has a seed for each epoch
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # Refuse an --output-dir that holds something else. With --resume, find the newest checkpoint.
+    # None or, with --resume, the newest checkpoint. If --output-dir holds something else, or a run
+    # that has not ended, the script ends here.
     checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model

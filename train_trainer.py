@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-import common
+import common  # what the scripts share: flags, files, errors, ROUGE; nothing about training
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -54,7 +54,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: parse_args() checks if the GPU or the CPU has bfloat16
+        "bf16": None,  # None means: if the GPU or the CPU has bfloat16
     },
 }
 
@@ -74,16 +74,17 @@ def parse_args():
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # Code that comes with a checkpoint is not executed. The weights are trained in float32,
-        # even if they were saved in another type.
+        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
+        # The weights are trained in float32, even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
     model.generation_config.max_new_tokens = args.max_target_length
-    # Check that no weight is missing, that the tokenizer fits the texts, and that the model can
-    # generate. Set --num-beams. Forbid <extra_id_0> and the other tokens of mT5's pre-training.
+    # This checks that no weight is missing, that the tokenizer fits the texts, and that the model
+    # can generate. It sets --num-beams, and forbids <extra_id_0> and the like, which mT5 knows from
+    # its pre-training.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -159,7 +160,7 @@ def machine_arguments():
     return {
         "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
         "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
-        "ddp_find_unused_parameters": False,  # all weights are used; a search takes time
+        "ddp_find_unused_parameters": False,  # there are none, and the search takes time
         "log_level_replica": "error",  # all processes but the first would print warnings
         "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
     }
@@ -195,7 +196,8 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # Refuse an --output-dir that holds something else. With --resume, find the newest checkpoint.
+    # None or, with --resume, the newest checkpoint. If --output-dir holds something else, or a run
+    # that has not ended, the script ends here.
     checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model
