@@ -225,9 +225,9 @@ def print_summary(review, title, summary):
 
 def main():
     args = parse_args()
-    choose_data(args)
     if args.output:
         common.check_output_file(args.output, args.input)  # that it may be written, and is no input
+    choose_data(args)
 
     # 1. The reviews. Only the file --input may have them in another column than review_body.
     rows = read_rows(args)

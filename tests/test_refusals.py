@@ -212,7 +212,11 @@ REFUSED = [  # script, flags, words of the one line
     ("baseline", "--data {data} --output-dir {here}/notes", ["notes", OURS]),
     ("baseline", "--data {data} --output-dir {data}", ["overlaps", "which is read"]),
     ("train_accelerate", "--data {data} --output-dir .", [OURS, "another folder"]),
-    ("train_trainer", "--data {data} --output-dir {here}/a_file", ["a_file", "File exists"]),
+    (
+        "train_trainer",
+        "--data {data} --output-dir {here}/a_file",
+        ["a_file is a file", "name a folder"],
+    ),
     ("train_accelerate", "--data {data} --output-dir {here}/a_file/model", ["a_file/model"]),
     ("train_trainer", f"--data {{data}} --output-dir {{here}}/{'long' * 80}", ["name too long"]),
     ("train_accelerate", "--data {data} --output-dir {data}/model", ["overlaps"]),
