@@ -188,7 +188,7 @@ def check_launcher():
             fail(f"the launcher set ACCELERATE_{name}, which is not supported; launch without it")
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", "bf16"):
-        fail(f"--mixed_precision {precision} is not supported; mT5 needs the range of bf16")
+        fail(f"--mixed_precision {precision} is not supported, as mT5 overflows in it; use bf16")
 
 
 def device_has_bf16():

@@ -11,9 +11,10 @@ from transformers, so this script calls the model's generate().
     python predict.py --preset amazon                    # the chapter's model, if it is trained
 
 Reads   a model: --model is a folder that a training script wrote, or a Hub id.
-        Reviews: from the command line, the file --input, or a split of prepared data, --data. The
-        default is the first review of each language in its test split, or in validation if there
-        is no test split. Without --data, it is the data that the model was trained on.
+        Reviews: from the command line, from the file --input, or from prepared data (--data; by
+        default that which the model was trained on): all rows of --split, the rows --examples of
+        the test split, or else its first review of each language. If there is no test split,
+        validation takes its place.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -27,10 +28,10 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-import common  # what the scripts share: flags, files, errors, and families of models beside mT5
+import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
 
-# What each --preset sets: "sample" is for a small model and a CPU, "amazon" is the chapter. A flag
-# on the command line overrides it.
+# What each --preset sets: "sample" is for a small model and a CPU, "amazon" has the settings of the
+# chapter. A flag on the command line overrides it.
 PRESETS = {
     "sample": {
         "model": "results/sample-trainer",
@@ -42,13 +43,13 @@ PRESETS = {
         "model": "results/amazon-trainer",
         "data": None,
         "batch_size": 64,
-        "bf16": None,  # None means: if the GPU or the CPU has bfloat16
+        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
 }
 
 
 def parse_args():
-    parser = common.argument_parser(__doc__, PRESETS)
+    parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
     # --model, --max-input-length (512), --max-target-length (30), --num-beams, --batch-size, --bf16
     # and --rouge, which says how the scores of a split count words
     common.add_generation_arguments(parser)
@@ -80,14 +81,13 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def choose_data(args):
-    """Set --data, if it is not given. End the script if the preset's model is not trained yet."""
-    trained = common.read_arguments(args.model)  # the flags of the training; {} for a Hub id
-    # The preset's model is a folder. Without this check it would be looked for on the Hub.
-    if not trained and args.model == PRESETS[args.preset]["model"]:
+def check_trained(args, training_flags):
+    """End the script if the preset's model, which is a folder, is not trained yet.
+
+    Without this check, its name would be looked for on the Hub.
+    """
+    if not training_flags and args.model == PRESETS[args.preset]["model"]:
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data is None:
-        args.data = trained.get("data", common.preset_data(args.preset))
 
 
 def read_rows(args):
@@ -125,7 +125,7 @@ def read_examples(args):
 
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
-    with common.explain_checkpoint_errors(args.model):  # one line if it cannot be loaded
+    with common.explain_checkpoint_errors(args.model):  # an error of one line
         # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
@@ -135,9 +135,10 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # This checks that no weight is missing and that the tokenizer fits the model. It sets
-    # --num-beams, and forbids <extra_id_0> and the like, which mT5 knows from its pre-training. It
-    # also sets up models of other families.
+    # Check that no weight is missing and that the tokenizer fits the model. Then set up generate():
+    # - the number of beams, which is --num-beams or, without it, that of the checkpoint;
+    # - tokens that must not be written, as mT5 knows <extra_id_0> and the like from pre-training;
+    # - settings that models other than mT5 need.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     if not config.is_encoder_decoder:
         tokenizer.padding_side = "left"  # GPT-2 continues a text, so no padding may follow it
@@ -153,7 +154,7 @@ def find_languages(args, rows, tokenizer):
     The script ends here if mBART-50 does not know one of the languages.
     """
     codes = [args.language or row.get("language") or "unknown" for row in rows]
-    # A file may hold something else than text. es-MX becomes es.
+    # str(), as a file may hold numbers. es-MX becomes es.
     languages = [common.base_language(str(code)) for code in codes]
     common.check_languages(languages, tokenizer)
     return languages
@@ -167,7 +168,7 @@ def summarize(reviews, languages, tokenizer, model, args):
     order = [index for index, review in enumerate(reviews) if review]
     order.sort(key=lambda index: len(reviews[index]), reverse=True)
     starts = range(0, len(order), args.batch_size)
-    # With disable=None there is no progress bar in a log file.
+    # disable=None: the progress bar is shown on a terminal, and not in a log file.
     for start in tqdm(starts, "Summarize", disable=None, leave=False):
         batch = order[start : start + args.batch_size]
         batch_reviews = [reviews[index] for index in batch]
@@ -186,30 +187,30 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
     """
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     reviews = [prefix + review for review in reviews]
+    continues_text = not model.config.is_encoder_decoder  # GPT-2 writes on after its input
     prompts = None
-    if not model.config.is_encoder_decoder:
-        # GPT-2 only continues a text, so "TL;DR:" follows the review and asks for a summary.
+    if continues_text:
+        # "TL;DR:" asks for a summary. As a second text it is not cut off after a long review.
         prompts = ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(
         reviews,
         text_pair=prompts,
         max_length=args.max_input_length,
-        truncation="only_first",  # cut off the review, and never the prompt
+        truncation="only_first",  # cut the review, and never the prompt
         padding=True,
         return_tensors="pt",
     )
-    # Only mBART-50 marks a review with its language, and then writes in this language. For other
-    # models nothing changes here.
+    # Only for mBART-50 the first token becomes the language of the review. In training it has seen
+    # summaries in the language of their reviews, and so it writes in this one.
     inputs = common.set_language_codes(inputs, languages, tokenizer)
     inputs = inputs.to(model.device)
-    # The number of beams is a setting of the model, which load_model() has set to --num-beams.
     with torch.inference_mode():
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=args.max_target_length,
         )
-    if not model.config.is_encoder_decoder:  # GPT-2 returns review, prompt and summary: cut it
+    if continues_text:  # the output begins with the review and the prompt: cut them off
         generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
@@ -220,14 +221,17 @@ def print_summary(review, title, summary):
     if title:
         lines.append(f"'>>> Title: {title}'")
     lines.append(f"'>>> Summary: {summary}'")
-    print(common.printable("\n".join(lines)))  # without characters that would steer the terminal
+    print(common.printable("\n".join(lines)))  # without terminal control characters
 
 
 def main():
     args = parse_args()
     if args.output:
-        common.check_output_file(args.output, args.input)  # that it may be written, and is no input
-    choose_data(args)
+        common.check_output_file(args.output, args.input)  # may it be written, and is it no input?
+    training_flags = common.read_arguments(args.model)  # {} for a Hub id
+    check_trained(args, training_flags)
+    if args.data is None:  # by default, the data that the model was trained on
+        args.data = training_flags.get("data", common.preset_data(args.preset))
 
     # 1. The reviews. Only the file --input may have them in another column than review_body.
     rows = read_rows(args)
@@ -251,8 +255,10 @@ def main():
         common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
     if args.split:
+        # The scores of the summaries, and beside them those of the first three sentences (lead-3)
         metric = common.Rouge(args.rouge)
-        scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
+        books = Dataset.from_list(rows)  # of which each column is a list, as in books["language"]
+        scores = common.score_beside_lead_3(metric, books, summaries)
         print(common.format_scores(scores, args.split))
     if not args.split and not args.output:
         for review, row in zip(reviews, rows, strict=True):

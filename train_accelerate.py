@@ -4,6 +4,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
     accelerate launch train_accelerate.py                     # the sample and a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter: google/mt5-small
+    accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # two CPU processes
 
 Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
@@ -35,7 +36,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-import common  # what the scripts share: flags, files, errors, ROUGE; nothing about training
+import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -59,7 +60,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: if the GPU or the CPU has bfloat16
+        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
 }
 
@@ -146,7 +147,7 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` of a batch, weighted by its number of label tokens.
+    """Return the ``loss`` of a batch, a mean over its label tokens, weighted by their number.
 
     Differs from the chapter, but only on several processes. Their gradients are averaged, so that a
     process with 10 label tokens would weigh as much as one with 30. Here each loss is multiplied by
@@ -183,9 +184,9 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
+        labels = batch["labels"]
         # Differs from the chapter: on several processes the dataloader fills the last batch up with
         # repeated rows. gather_for_metrics() drops these, while gather() would score them twice.
-        labels = batch["labels"]
         generated_tokens, batch_losses, batch_tokens = accelerator.gather_for_metrics(
             (generated_tokens, row_losses(logits, labels), (labels != -100).sum(dim=1))
         )
@@ -271,14 +272,16 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    num_training_steps = args.epochs * len(train_dataloader)  # the batches of all processes
+    # Differs from the chapter: the steps are counted before prepare(), so over all batches. On 4
+    # processes each one gets a quarter of the batches, but each step of the prepared schedule then
+    # counts as 4.
+    num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
     # 6. Prepare everything for the device and the processes. Differs from the chapter: the schedule
-    # is prepared too, so that it is saved and resumed. On 4 processes each of its steps then counts
-    # as 4, and train_dataloader has a quarter of the batches.
+    # is prepared too, so that it is saved and resumed.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler

@@ -4,6 +4,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
 
     python train_trainer.py                     # the sample: synthetic reviews and a tiny mT5
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small, wants a GPU
+    python train_trainer.py --resume            # go on after Ctrl-C or a crash
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon
 
 Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
@@ -30,7 +31,7 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-import common  # what the scripts share: flags, files, errors, ROUGE; nothing about training
+import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -54,7 +55,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # None means: if the GPU or the CPU has bfloat16
+        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
 }
 
@@ -123,12 +124,13 @@ def get_training_arguments(args):
     """
     interval = "steps" if args.save_steps else "epoch"
     training_args = Seq2SeqTrainingArguments(
+        # As in the chapter
         output_dir=args.output_dir,
         eval_strategy=interval,  # the chapter's evaluation_strategy
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
         weight_decay=args.weight_decay,
-        save_total_limit=3,
+        save_total_limit=3,  # the best checkpoint is always one of the three
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
         logging_strategy=interval,
@@ -136,17 +138,20 @@ def get_training_arguments(args):
         save_strategy=interval,
         load_best_model_at_end=True,
         metric_for_best_model="rougeL",
-        # Differs from the chapter: more rows fit in evaluation, as no activations are kept.
+        # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
-        # Not in the chapter: the other flags of this script, and arguments for the machine
-        eval_steps=args.save_steps,  # None if the interval is an epoch
+        # Not in the chapter: the value of --save-steps, which is None if the interval is an epoch
+        eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
+        # Not in the chapter: the other flags of this script, and arguments for the machine
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        include_for_metrics=["loss"],  # compute_metrics also gets the validation losses
+        include_for_metrics=[
+            "loss"
+        ],  # so that compute_metrics can stop at a loss that is not finite
         **machine_arguments(),
     )
     # Without this, and without bf16, the Trainer takes what `accelerate launch` may have set.
@@ -171,9 +176,10 @@ def compute_loss(outputs, labels, num_items_in_batch):
 
     Differs from the chapter: each label token of an optimizer step counts the same, even if the
     step has several batches, through accumulation or several processes. The losses of two batches
-    with 10 and 30 label tokens are both divided by 40, which is ``num_items_in_batch``, and the
-    Trainer adds them up, on several processes too. mT5's own loss divides by 10 and by 30, so that
-    each token of the first batch would count three times as much.
+    with 10 and 30 label tokens are both divided by 40, which is ``num_items_in_batch``. The Trainer
+    adds them up. (On several processes, where gradients are averaged, it multiplies each loss by
+    the number of processes.) mT5's own loss divides by 10 and by 30, so that each token of the
+    first batch would count three times as much.
     """
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
@@ -257,8 +263,9 @@ def main():
         compute_metrics=compute_metrics,
     )
     common.begin_run(args, len(books["train"]), checkpoint)  # prints what will be trained
-    # Evaluation fills model.generation_config with defaults, such as a length of 20. Step 8 saves
-    # this copy without them, as they would hold for everyone who loads the model.
+    # Evaluation fills model.generation_config with defaults, such as max_length=20. For our
+    # summaries max_new_tokens=30 still holds. But the defaults would be saved with the model, so
+    # step 8 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -284,7 +291,7 @@ def main():
                 folder_path=args.output_dir,
                 ignore_patterns=list(common.NOT_UPLOADED),
                 commit_message="Training complete",
-                run_as_future=True,  # the next line waits for it, and reports its error
+                run_as_future=True,  # so that the next line can wait for it, and report an error
             )
             common.wait_for_upload(args, upload, is_last=True)
 
