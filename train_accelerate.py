@@ -272,7 +272,7 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: counted before prepare(), so over all batches. Each of 4 processes has
+    # Differs from the chapter: counted before prepare(), so over all batches. Of 4 processes each has
     # a quarter of the batches, but then each step of the prepared schedule counts as 4.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
