@@ -293,6 +293,8 @@ def command_line():
             torch.distributed.destroy_process_group()
         sys.stdout.flush()
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second one would print a traceback
         print(f"\n{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough; Python's own flush must not fail again

@@ -272,8 +272,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: counted before prepare(), so over all batches. Of 4 processes each has
-    # a quarter of the batches, but then each step of the prepared schedule counts as 4.
+    # Differs from the chapter: counted before prepare(), so over all batches. Each of 4 processes
+    # has a quarter of them, but then each step of the prepared schedule counts as 4.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
