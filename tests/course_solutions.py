@@ -206,6 +206,7 @@ def pad(rows):
                     "    return {name: [row[name] for row in rows] for name in rows[0]}",
                     "your lines have the lengths [3, 5]",
                 ),
+                ("def pad(rows):\n    return collator(rows)", "a dictionary of your own"),
             ],
         ),
     },
