@@ -140,8 +140,6 @@ def load_model(args):
     # - tokens that must not be written, as mT5 knows <extra_id_0> and the like from pre-training;
     # - settings that models other than mT5 need.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
-    if not config.is_encoder_decoder:
-        tokenizer.padding_side = "left"  # GPT-2 continues a text, so no padding may follow it
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()
@@ -185,23 +183,18 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
     As in the pipeline of the chapter, the reviews become tokens, the model generates tokens, and
     these become text.
     """
+    if not model.config.is_encoder_decoder:
+        return continue_batch(reviews, tokenizer, model, args)  # GPT-2, see below
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    reviews = [prefix + review for review in reviews]
-    continues_text = not model.config.is_encoder_decoder  # GPT-2 writes on after its input
-    prompts = None
-    if continues_text:
-        # "TL;DR:" asks for a summary. As a second text it is not cut off after a long review.
-        prompts = ["\nTL;DR:"] * len(reviews)
     inputs = tokenizer(
-        reviews,
-        text_pair=prompts,
+        [prefix + review for review in reviews],
         max_length=args.max_input_length,
-        truncation="only_first",  # cut the review, and never the prompt
+        truncation=True,
         padding=True,
         return_tensors="pt",
     )
-    # Only for mBART-50 the first token becomes the language of the review. In training it has seen
-    # summaries in the language of their reviews, and so it writes in this one.
+    # This changes only the tokens of mBART-50, of which the first one names a language. A trained
+    # mBART-50 writes in the language that this token names.
     inputs = common.set_language_codes(inputs, languages, tokenizer)
     inputs = inputs.to(model.device)
     with torch.inference_mode():
@@ -210,8 +203,31 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
             attention_mask=inputs["attention_mask"],
             max_new_tokens=args.max_target_length,
         )
-    if continues_text:  # the output begins with the review and the prompt: cut them off
-        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+
+
+def continue_batch(reviews, tokenizer, model, args):
+    """Return summaries of a batch of reviews by GPT-2, which can only continue a text.
+
+    The prompt "TL;DR:" after a review asks for its summary.
+    """
+    tokenizer.padding_side = "left"  # no padding may follow the prompt
+    inputs = tokenizer(
+        reviews,
+        ["\nTL;DR:"] * len(reviews),
+        max_length=args.max_input_length,
+        truncation="only_first",  # cut the review, and never the prompt
+        padding=True,
+        return_tensors="pt",
+    ).to(model.device)
+    with torch.inference_mode():
+        generated_tokens = model.generate(
+            inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=args.max_target_length,
+        )
+    # The output begins with the review and the prompt.
+    generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
@@ -246,7 +262,7 @@ def main():
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
     for row, summary in zip(rows, summaries, strict=True):
-        row["summary"] = summary
+        row["summary"] = summary  # a file that has this column was refused
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 

@@ -346,7 +346,7 @@ def main():
     if accelerator.is_main_process:
         common.wait_for_upload(args, upload)
         scores, log_history = progress["best_scores"], progress["log_history"]
-        with common.new_files(args.output_dir) as folder:
+        with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
             common.save_results(folder, args, scores, log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
