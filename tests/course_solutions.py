@@ -966,6 +966,78 @@ def training_step(model, optimizer, lr_scheduler, step_batches):
                     """
 def training_step(model, optimizer, lr_scheduler, step_batches):
     step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss * step_tokens)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "clipping only hides a wrong factor",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(1000 * loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "clipping only hides a wrong factor",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch).loss * tokens / step_tokens
+        accelerator.backward(loss / 2)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "clipping only hides a wrong factor",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
+    step_loss = 0.0
+    for batch in step_batches:
+        tokens = (batch["labels"] != -100).sum()
+        loss = model(**batch[0]).loss * tokens / step_tokens
+        accelerator.backward(loss)
+        step_loss += loss.item()
+    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return step_loss
+""",
+                    "your function stops with: KeyError",
+                ),
+                (
+                    """
+def training_step(model, optimizer, lr_scheduler, step_batches):
+    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
     for batch in step_batches:
         tokens = (batch["labels"] != -100).sum()
         loss = model(**batch).loss * tokens / step_tokens
@@ -1079,6 +1151,35 @@ def loss_of_process(means, labels, all_sum, processes):
     return all_sum(sum(means)) / processes
 """,
                     "this is the mean of means",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    total = all_sum(sum(mean * count for mean, count in zip(means, tokens)))
+    own = sum(means)
+    return total / all_sum(sum(tokens)) + own - own.detach()
+""",
+                    "but its gradients are not",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    step_tokens = all_sum(sum(tokens))
+    first = means[0] * tokens[0]
+    rest = sum(mean.item() * count for mean, count in zip(means[1:], tokens[1:]))
+    return (first + rest) * processes / step_tokens
+""",
+                    "but its gradients are not",
+                ),
+                (
+                    """
+def loss_of_process(means, labels, all_sum, processes):
+    tokens = [(batch != -100).sum().item() for batch in labels]
+    return means[2] * tokens[2] * processes / all_sum(sum(tokens))
+""",
+                    "your function stops with: IndexError",
                 ),
             ],
         ),
