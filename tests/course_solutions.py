@@ -513,6 +513,13 @@ def loss_by_hand(logits, labels):
                     "return one number",
                 ),
                 (
+                    """
+def loss_by_hand(logits, labels):
+    return -logits.log_softmax(dim=-1).gather(2, labels[..., None]).mean()
+""",
+                    "is there an index of -100",
+                ),
+                (
                     "def loss_by_hand(logits, labels):\n    return untrained(**first_batch).loss",
                     "3 rows: you have",
                 ),
@@ -525,6 +532,11 @@ def decode(predictions, rows):
     predictions = predictions[:rows]
     predictions = np.where(predictions == -100, tokenizer.pad_token_id, predictions)
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+""",
+                """
+def decode(predictions, rows):
+    predictions[predictions == -100] = tokenizer.pad_token_id  # in place
+    return tokenizer.batch_decode(predictions[:rows], skip_special_tokens=True)
 """,
                 """
 def decode(predictions, rows):
