@@ -292,40 +292,46 @@ def rouge_n(summary, reference, n):
 """,
                     "you divide by 0",
                 ),
+                (
+                    "def rouge_n(summary, reference, n):\n    return None, None, None",
+                    "three numbers",
+                ),
+                ('def rouge_n(summary, reference, n):\n    return "1", "1", "1"', "three numbers"),
             ],
         ),
         "exercise-2": (
             [
-                "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 7 / 13",
+                "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 8 / 15",
                 "from fractions import Fraction\n\n"
-                "my_rougeL_recall, my_rougeLsum_recall = Fraction(5, 13), Fraction(7, 13)",
-                "my_rougeL_recall = 0.3846\nmy_rougeLsum_recall = 0.5385",
+                "my_rougeL_recall, my_rougeLsum_recall = Fraction(1, 3), Fraction(8, 15)",
+                "my_rougeL_recall = 0.3333\nmy_rougeLsum_recall = 0.5333",
             ],
             [
                 (
-                    "my_rougeL_recall = 7 / 13\nmy_rougeLsum_recall = 5 / 13",
+                    "my_rougeL_recall = 8 / 15\nmy_rougeLsum_recall = 5 / 15",
                     "rougeL: all lines in one sequence",
                 ),
                 (
-                    "my_rougeL_recall = 5 / 9\nmy_rougeLsum_recall = 7 / 9",  # this is precision
+                    "my_rougeL_recall = 5 / 10\nmy_rougeLsum_recall = 8 / 10",  # this is precision
                     "rougeL: all lines in one sequence",
                 ),
                 (
-                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 1 / 2",  # mean of the lines
+                    "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 1 / 2",  # mean of the lines
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 8 / 13",  # this is ROUGE-1
+                    "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 9 / 15",  # this is ROUGE-1
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 4 / 13",  # best single lines
+                    "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 5 / 15",  # best single lines
                     "rougeLsum: for each line",
                 ),
                 (
-                    "my_rougeL_recall = 5 / 13\nmy_rougeLsum_recall = 5 / 13",
-                    "rougeLsum: for each line",
+                    'my_rougeL_recall = "5 / 15"\nmy_rougeLsum_recall = "8 / 15"',
+                    "is no number: write it such as 1 / 2",
                 ),
+                ("my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = None", "still has a None"),
             ],
         ),
         "exercise-3": (
@@ -402,6 +408,25 @@ def interval(values):
 """,
                     "not two ends",
                 ),
+                (
+                    """
+def interval(values):
+    reach = 1.96 * values.std() / len(values) ** 0.5
+    return values.mean() - reach, values.mean() + reach
+""",
+                    "19 zeros and one 100: your lower end is -4.55",
+                ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
+    return np.quantile(means, [0.975, 0.025])
+""",
+                    "the lower end comes first",
+                ),
+                ("def interval(values):\n    return None, None", "not two numbers"),
+                ('def interval(values):\n    return "21.1", "23.1"', "not two numbers"),
             ],
         ),
         "exercise-4": (
@@ -426,11 +451,19 @@ for pair, values in differences.items():
                 ("rows_needed = dict.fromkeys(s, 10**6)", "more than needed"),
                 (
                     "rows_needed = dict.fromkeys(s, int((1.96 * max(s.values()) / 0.23) ** 2) + 1)",
-                    "lead-3 − lead-4: 26167 rows are more than needed",
+                    "lead-3 minus lead-4: 26167 rows are more than needed",
                 ),
                 ("rows_needed = {pair: int((1.96 * s[pair] / 0.23) ** 2) for pair in s}", "few"),
                 ("rows_needed = {pair: round(1.96 * s[pair] / 0.23) for pair in s}", "too few"),
-                ('rows_needed = {"lead-1 − lead-3": 26167, "lead-3 − lead-4": None}', "still None"),
+                (
+                    'rows_needed = {"lead-1 minus lead-3": 26167, "lead-3 minus lead-4": None}',
+                    "lead-3 minus lead-4 is still None",
+                ),
+                ("rows_needed = {}", "keep both keys"),
+                ('rows_needed = {"lead-1 minus lead-3": 26167}', "keep both keys"),
+                ("rows_needed = 26167", "keep both keys"),
+                ('rows_needed = dict.fromkeys(s, "26167")', "'26167' is no number"),
+                ("rows_needed = dict.fromkeys(s, 0)", "too few"),
             ],
         ),
     },
