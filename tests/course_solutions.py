@@ -1447,6 +1447,13 @@ def new_words(summary, review):
                     "    return (written - known).total() / max(1, written.total())",
                     "'Good, good, good'",  # in the review the word stands once
                 ),
+                (
+                    "def new_words(summary, review):\n"
+                    "    known, written = set(words(review)), words(summary)\n"
+                    "    return sum(word not in known for word in written) / len(written)",
+                    "you divide by 0; if the summary has no words",
+                ),
+                ('def new_words(summary, review):\n    return "0"', "and not a number"),
             ],
         ),
     },
