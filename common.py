@@ -408,7 +408,7 @@ def checkpoint_to_resume(args, num_rows):
     """Check --output-dir for a training on ``num_rows`` rows; return a checkpoint or None.
 
         --output-dir holds         without --resume      with --resume
-        no checkpoint, no run      None                  None
+        no checkpoint yet          None                  None
         a run that has not ended   end with an error     its newest checkpoint
         a finished run             None                  print its scores and end
 

@@ -273,7 +273,7 @@ def main():
     if args.split:
         # The scores of the summaries, and beside them those of the first three sentences (lead-3)
         metric = common.Rouge(args.rouge)
-        books = Dataset.from_list(rows)  # of which each column is a list, as in books["language"]
+        books = Dataset.from_list(rows)  # has columns, such as books["language"]
         scores = common.score_beside_lead_3(metric, books, summaries)
         print(common.format_scores(scores, args.split))
     if not args.split and not args.output:

@@ -149,9 +149,7 @@ def get_training_arguments(args):
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        include_for_metrics=[
-            "loss"
-        ],  # so that compute_metrics can stop at a loss that is not finite
+        include_for_metrics=["loss"],  # for compute_metrics, which looks if they are finite
         **machine_arguments(),
     )
     # Without this, and without bf16, the Trainer takes what `accelerate launch` may have set.
