@@ -697,8 +697,7 @@ def to_text(value, column):
 def find_dataset(dataset):
     """Return the path of a data set, or its name on the Hub, and the names at its top level.
 
-    If the Hub cannot be reached, the path is that of the local cache. This function fails at once
-    where ``load_dataset()`` would try again and again for minutes.
+    If the Hub cannot be reached, the path is that of the local cache.
     """
     path = Path(dataset)
     if path.exists():
@@ -707,18 +706,25 @@ def find_dataset(dataset):
         fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
     with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
         try:
-            info = huggingface_hub.dataset_info(dataset, timeout=10)
-            files = [file.rfilename for file in info.siblings]
-            url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
-            # Some networks let the list pass and no file. Without this, load_dataset() would wait.
-            huggingface_hub.get_hf_file_metadata(url, timeout=10)
+            return dataset, hub_names(dataset)
         except (TransportError, OfflineModeIsEnabled) as error:
-            try:
+            with suppress(LocalEntryNotFoundError):
                 cached = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
-            except LocalEntryNotFoundError:
-                raise error from None
-            return find_dataset(cached)
-        return dataset, {file.split("/")[0] for file in files}
+                return find_dataset(cached)
+            raise error
+
+
+def hub_names(dataset):
+    """Return the names at the top level of a data set on the Hub.
+
+    This fails at once where ``load_dataset()`` would try again and again for minutes.
+    """
+    info = huggingface_hub.dataset_info(dataset, timeout=10)
+    files = [file.rfilename for file in info.siblings]
+    # Some networks let this list pass and no file, so ask for a file too.
+    url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
+    huggingface_hub.get_hf_file_metadata(url, timeout=10)
+    return {file.split("/")[0] for file in files}
 
 
 def language_folder(dataset, folders, language):

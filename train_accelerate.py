@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import tqdm  # shows the bar of the first process only
 from huggingface_hub import upload_folder
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -213,11 +213,22 @@ def save_checkpoint(accelerator, output_dir, progress):
             shutil.rmtree(older)
 
 
+def resume(accelerator, checkpoint):
+    """Load the state that ``save_checkpoint`` saved, and return its ``progress``."""
+    with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
+        accelerator.load_state(checkpoint)
+    return common.read_json(checkpoint / "progress.json")
+
+
 def push_to_hub(args, commit_message):
     """Start to upload --output-dir in the background; return a future, which knows when it ends.
 
+    Without --push-to-hub nothing is uploaded, and None is returned.
+
     Differs from the chapter: huggingface_hub has no Repository any more.
     """
+    if not args.push_to_hub:
+        return None
     return upload_folder(
         repo_id=args.push_to_hub,
         folder_path=args.output_dir,
@@ -227,19 +238,15 @@ def push_to_hub(args, commit_message):
     )
 
 
-def save_and_push(args, model, tokenizer, progress, upload):
-    """Save the model with its tokenizer, scores, log and card; return the upload of them, or None.
+def save_model(args, model, tokenizer, progress):
+    """Save the model with its tokenizer, scores, log and card in --output-dir.
 
-    The files move to --output-dir when all are written, so that an error before loses nothing.
+    The files move there when all are written, so that an error before loses nothing.
     """
-    common.wait_for_upload(args, upload)  # the previous upload may still be reading old files
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         common.save_results(folder, args, progress["best_scores"], progress["log_history"])
-    if args.push_to_hub:
-        return push_to_hub(args, f"Training in progress epoch {progress['epoch']}")
-    return None
 
 
 def main():
@@ -294,20 +301,18 @@ def main():
     common.begin_run(args, len(books["train"]), checkpoint)  # prints what will be trained
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
-        with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
-            accelerator.load_state(checkpoint)
-        progress = common.read_json(checkpoint / "progress.json")
+        progress = resume(accelerator, checkpoint)
 
     # 9. Train
-    show_bar = accelerator.is_main_process and sys.stderr.isatty()  # not in a log file
-    upload = None
+    upload = None  # the last upload that was started
     for epoch in range(progress["epoch"], args.epochs):
         # Train. Each epoch has another order, the same on all processes and after --resume.
-        model.train()
         generator.manual_seed(args.seed + epoch)
+        model.train()
         epoch_loss = 0.0
         label = f"Epoch {epoch + 1} of {args.epochs}"
-        for batch in tqdm(train_dataloader, label, leave=False, disable=not show_bar):
+        no_bar = not sys.stderr.isatty()  # in a log file
+        for batch in tqdm(train_dataloader, desc=label, leave=False, disable=no_bar):
             outputs = model(**batch)
             loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
@@ -338,8 +343,9 @@ def main():
                 # These scores are by language, with intervals, and beside the baseline's
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
-                best_model = accelerator.unwrap_model(model)
-                upload = save_and_push(args, best_model, tokenizer, progress, upload)
+                common.wait_for_upload(args, upload)  # it may still be reading the older files
+                save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
+                upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)  # of each epoch, for --resume
 
     # 10. Save the log of all epochs beside the best model, print its scores, and push
@@ -349,8 +355,8 @@ def main():
         with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
             common.save_results(folder, args, scores, log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
-        if args.push_to_hub:
-            common.wait_for_upload(args, push_to_hub(args, "Training complete"), is_last=True)
+        upload = push_to_hub(args, "Training complete")
+        common.wait_for_upload(args, upload, is_last=True)
 
 
 if __name__ == "__main__":
