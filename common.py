@@ -6,6 +6,7 @@ The parts of this file, in their order, and the scripts that use them:
     Errors                      one line for bad input, with fail() and command_line(); all scripts
     Files                       folders whose files are replaced only by complete ones; all scripts
     Runs                        --output-dir, checkpoints and --resume; the training scripts
+    Languages                   their codes and names; all scripts
     Reviews                     load_prepared() for the other scripts; most else for prepare_data.py
     Files of reviews            CSV, JSON and Parquet; prepare_data.py and predict.py
     The checkpoint --model      checks and settings after from_pretrained(); all but baseline.py
@@ -61,7 +62,11 @@ from accelerate.utils import parse_flag_from_env
 from datasets.exceptions import DatasetsError
 from httpx2 import HTTPError, TransportError  # huggingface_hub 2 uses httpx2 and raises these
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from nltk.stem import SnowballStemmer
@@ -374,10 +379,9 @@ def new_files(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
-        files = list(Path(temporary).iterdir())
-        first = [path for path in files if path.name == ARGUMENTS_FILE]  # it marks a folder as ours
-        last = [path for path in files if path.name in MOVED_LAST]
-        new = first + [path for path in files if path not in first + last] + last
+        # ARGUMENTS_FILE, which marks a folder as ours, is moved first.
+        places = {ARGUMENTS_FILE: 0, **dict.fromkeys(MOVED_LAST, 2)}
+        new = sorted(Path(temporary).iterdir(), key=lambda path: places.get(path.name, 1))
         for path in new:
             target = folder / path.name
             if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
@@ -574,6 +578,32 @@ def without_folder(value):
     return Path(value).name if is_absolute else value
 
 
+# ---- Languages -----------------------------------------------------------------------------------
+
+# The languages with rules: the package punkt splits the sentences of all, and Snowball finds the
+# stems of all but the last two. A folder of reviews may be named after one of these languages.
+LANGUAGES = {
+    "en": "english", "es": "spanish", "de": "german", "fr": "french",
+    "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
+}  # fmt: skip
+NO_SPACES = ("ja", "zh", "th", "lo", "km", "my")  # each character counts as a word
+
+
+def language_code(language):
+    """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
+    code = base_language(language)
+    if not re.fullmatch("[a-z]{2,3}", code):
+        codes = {name: known for known, name in LANGUAGES.items()}  # {"spanish": "es", ...}
+        remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
+        fail(f"{language} is not the code of a language; {remedy}")
+    return code
+
+
+def base_language(code):
+    """Return the first part of a language code in small letters, such as zh of zh-CN."""
+    return re.split("[-_]", code.lower())[0]
+
+
 # ---- Reviews -------------------------------------------------------------------------------------
 
 
@@ -621,10 +651,17 @@ def load_texts(args, location, columns, language):
     dataset, names = location
     folder = language_folder(args.dataset, names, language)
     with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
+        if folder and not Path(args.dataset).exists():
+            # load_dataset() refuses a data set with a loading script, as the copy of the chapter's
+            # corpus is reported to have. Download its files, which are read without the script. If
+            # there is no network, this only looks whether all of them are in the local cache.
+            dataset = snapshot_download(
+                args.dataset, repo_type="dataset", allow_patterns=f"{folder}/*"
+            )
         if Path(dataset).exists():
             splits = find_files(Path(dataset, folder or ""))
         else:
-            loaded = datasets.load_dataset(dataset, data_dir=folder)
+            loaded = datasets.load_dataset(dataset)
             splits = {split: [rows] for split, rows in loaded.items()}
         texts = {split: make_dataset(split, sources, columns) for split, sources in splits.items()}
     if folder or len(args.languages) == 1:
@@ -708,10 +745,13 @@ def find_dataset(dataset):
         try:
             return dataset, hub_names(dataset)
         except (TransportError, OfflineModeIsEnabled) as error:
-            with suppress(LocalEntryNotFoundError):
+            try:
                 cached = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
-                return find_dataset(cached)
-            raise error
+            except IncompleteSnapshotError as incomplete:  # the folders of some languages only
+                cached = incomplete.snapshot_path
+            except LocalEntryNotFoundError:
+                raise error from None
+            return find_dataset(cached)
 
 
 def hub_names(dataset):
@@ -744,21 +784,6 @@ def language_folder(dataset, folders, language):
     if others and not found:
         fail(f"{dataset} has folders for {', '.join(others)}, and none for {language}")
     return found[0] if found else None
-
-
-def language_code(language):
-    """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
-    code = base_language(language)
-    if not re.fullmatch("[a-z]{2,3}", code):
-        codes = {name: known for known, name in LANGUAGES.items()}  # {"spanish": "es", ...}
-        remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
-        fail(f"{language} is not the code of a language; {remedy}")
-    return code
-
-
-def base_language(code):
-    """Return the first part of a language code in small letters, such as zh of zh-CN."""
-    return re.split("[-_]", code.lower())[0]
 
 
 # ---- Files of reviews ----------------------------------------------------------------------------
@@ -979,17 +1004,14 @@ def explain_checkpoint_errors(model):
 
 
 def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
-    """Check a loaded checkpoint on a few ``texts``, and set it up, in place, to write titles."""
+    """Check a loaded checkpoint on a few ``texts``, and set it up, in place, for this task."""
     freeze_constants(model)  # before the check, which looks only at weights that are trained
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model, list(texts))
     check_lengths(args, model)
 
     correct_tied_flag(model)
-    forbid_tokens_of_pretraining(tokenizer, model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
-    if args.num_beams:
-        model.generation_config.num_beams = args.num_beams
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
 
@@ -1006,12 +1028,15 @@ def correct_tied_flag(model):
     model.config.tie_word_embeddings = uses > 1
 
 
-def forbid_tokens_of_pretraining(tokenizer, model):
-    """Never write <extra_id_0> and the like of mT5, nor rows of the head that are no token."""
+def tokens_of_pretraining(tokenizer, model):
+    """Return the ids of <extra_id_0> and the like, which mT5 must not write, or None.
+
+    The head of some models has more rows than there are tokens. These ids are among them too.
+    """
     size = len(model.get_output_embeddings().weight)
     tokens = tokenizer.convert_ids_to_tokens(range(size))
     unwanted = [i for i, token in enumerate(tokens) if token is None or "<extra_id_" in token]
-    model.generation_config.suppress_tokens = unwanted or None
+    return unwanted or None
 
 
 def try_checkpoint(args, tokenizer, model):
@@ -1127,6 +1152,17 @@ def check_languages(languages, tokenizer):
         fail(f"the checkpoint knows {known}, not {unknown.pop()}; predict.py has --language")
 
 
+def find_languages(args, rows, tokenizer):
+    """Return the language of each row, such as es, for mBART-50; "unknown" if there is none.
+
+    ``rows`` are dictionaries. The run ends if mBART-50 does not know one of the languages.
+    """
+    codes = [args.language or row.get("language") or "unknown" for row in rows]
+    languages = [base_language(str(code)) for code in codes]  # a file may hold a number here
+    check_languages(languages, tokenizer)
+    return languages
+
+
 def set_language_codes(model_inputs, languages, tokenizer):
     """Put the language in place of the first token of each row, for mBART-50; return the rows.
 
@@ -1146,13 +1182,6 @@ def set_language_codes(model_inputs, languages, tokenizer):
 
 RESAMPLES = 1000  # of the bootstrap
 ROUGE_TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-# The languages with rules: the package punkt splits the sentences of all, and Snowball finds the
-# stems of all but the last two. A folder of reviews may be named after one of these languages.
-LANGUAGES = {
-    "en": "english", "es": "spanish", "de": "german", "fr": "french",
-    "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
-}  # fmt: skip
-NO_SPACES = ("ja", "zh", "th", "lo", "km", "my")  # each character counts as a word
 # A word is a run of letters and digits. The marks on a letter, as in Hindi, belong to it, and so do
 # the two characters without width that join or part the letters of one word, as in Persian.
 WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{N}\p{M}\u200c\u200d]*")
@@ -1197,8 +1226,9 @@ class Rouge:
     """ROUGE (Lin 2004, aclanthology.org/W04-1013), used like ``evaluate.load("rouge")``.
 
     It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
-    ``scoring`` is the value of --rouge. The class is not derived from ``evaluate.Metric``, because
-    the import of evaluate takes two seconds.
+    ``scoring`` is the value of --rouge. The scripts do without ``add_batch`` and ``use_stemmer``,
+    but the chapter's notebook has them, and this class can replace the metric there. The class is
+    not derived from ``evaluate.Metric``, because the import of evaluate takes two seconds.
     """
 
     def __init__(self, scoring="language"):
@@ -1400,7 +1430,7 @@ def draw_training(path, log, lead_3):
     figure.savefig(path)
 
 
-def write_model_card(path, args, arguments, scores):
+def write_model_card(path, args, public_arguments, scores):
     """Write what the Hub shows of a model: languages, data, scores, hyperparameters."""
     dataset = read_arguments(args.data)["dataset"]
     data = huggingface_hub.ModelCardData(
@@ -1412,14 +1442,14 @@ def write_model_card(path, args, arguments, scores):
         tags=["summarization"],
         metrics=["rouge"],
     )
-    hyperparameters = "\n".join(f"- {name}: {value}" for name, value in arguments.items())
+    hyperparameters = "\n".join(f"- {name}: {value}" for name, value in public_arguments.items())
     card = f"""---
 {data}
 ---
 
 # {Path(args.output_dir).name}
 
-{arguments["model"]} trained on {without_folder(dataset)} to write the title of a review.
+{public_arguments["model"]} trained on {without_folder(dataset)} to write the title of a review.
 
 ![losses and scores of the training](training.png)
 

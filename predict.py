@@ -10,11 +10,13 @@ from transformers, so this script calls the model's generate().
     python predict.py --model results/sample-accelerate --split test     # a table of scores
     python predict.py --preset amazon                    # the chapter's model, if it is trained
 
-Reads   a model: --model is a folder that a training script wrote, or a Hub id.
-        Reviews: from the command line, from the file --input, or from prepared data (--data; by
-        default that which the model was trained on): all rows of --split, the rows --examples of
-        the test split, or else its first review of each language. If there is no test split,
-        validation takes its place.
+Reads   a model: --model is a folder that a training script wrote, or a Hub id. Reviews, one of
+        - those on the command line, or in the file --input
+        - with --split, all rows of this split of the prepared data
+        - with --examples, these rows of the test split
+        - otherwise the first review of each language of the test split.
+        The prepared data is --data or, without it, that which the model was trained on. If there is
+        no test split, validation takes its place.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -81,15 +83,6 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def check_trained(args, training_flags):
-    """End the script if the preset's model, which is a folder, is not trained yet.
-
-    Without this check, its name would be looked for on the Hub.
-    """
-    if not training_flags and args.model == PRESETS[args.preset]["model"]:
-        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-
-
 def read_rows(args):
     """Return the rows to summarize, a list of dictionaries."""
     if args.text:
@@ -112,21 +105,21 @@ def read_examples(args):
     if split not in books:
         common.fail(f"{args.data} has neither test nor validation reviews; give a review")
     rows = list(books[split])
-    if args.examples is None:
-        first_rows = {}  # {language: its first row}
-        for row in rows:
-            if row["language"] not in first_rows:
-                first_rows[row["language"]] = row
-        return list(first_rows.values())
-    if min(args.examples) < 0 or max(args.examples) >= len(rows):
-        common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
-    return [rows[number] for number in args.examples]
+    if args.examples:
+        if min(args.examples) < 0 or max(args.examples) >= len(rows):
+            common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
+        return [rows[number] for number in args.examples]
+    first_rows = {}  # {language: its first row}
+    for row in rows:
+        if row["language"] not in first_rows:
+            first_rows[row["language"]] = row
+    return list(first_rows.values())
 
 
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # an error of one line
-        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
+        # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -135,27 +128,19 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # Check that no weight is missing and that the tokenizer fits the model. Then set up generate():
-    # - the number of beams, which is --num-beams or, without it, that of the checkpoint;
-    # - tokens that must not be written, as mT5 knows <extra_id_0> and the like from pre-training;
-    # - settings that models other than mT5 need.
+    # generate() takes its settings from here. mT5 must not write <extra_id_0> and the like, which
+    # it knows from its pre-training. Without --num-beams, the number of the checkpoint stays.
+    model.generation_config.max_new_tokens = args.max_target_length
+    model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:
+        model.generation_config.num_beams = args.num_beams
+    # The script ends here if a weight is missing, if the tokenizer does not fit the model, or if
+    # the model cannot generate. For models other than mT5, some settings are changed.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()
     return tokenizer, model
-
-
-def find_languages(args, rows, tokenizer):
-    """Return the language of each row, such as es, or "unknown". Only mBART-50 uses it.
-
-    The script ends here if mBART-50 does not know one of the languages.
-    """
-    codes = [args.language or row.get("language") or "unknown" for row in rows]
-    # str(), as a file may hold numbers. es-MX becomes es.
-    languages = [common.base_language(str(code)) for code in codes]
-    common.check_languages(languages, tokenizer)
-    return languages
 
 
 def summarize(reviews, languages, tokenizer, model, args):
@@ -193,8 +178,7 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
         padding=True,
         return_tensors="pt",
     )
-    # This changes only the tokens of mBART-50, of which the first one names a language. A trained
-    # mBART-50 writes in the language that this token names.
+    # Only for mBART-50, whose first token names the language to write in
     inputs = common.set_language_codes(inputs, languages, tokenizer)
     inputs = inputs.to(model.device)
     with torch.inference_mode():
@@ -244,9 +228,13 @@ def main():
     args = parse_args()
     if args.output:
         common.check_output_file(args.output, args.input)  # may it be written, and is it no input?
-    training_flags = common.read_arguments(args.model)  # {} for a Hub id
-    check_trained(args, training_flags)
-    if args.data is None:  # by default, the data that the model was trained on
+    # The preset's model is a folder. If it is missing, its name would be looked for on the Hub.
+    if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
+        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
+    if args.data is None:
+        # The data that the model was trained on stands beside the model, with the other flags of
+        # its training. A model of the Hub has no such file, and gets the data of the preset.
+        training_flags = common.read_arguments(args.model)
         args.data = training_flags.get("data", common.preset_data(args.preset))
 
     # 1. The reviews. Only the file --input may have them in another column than review_body.
@@ -257,7 +245,7 @@ def main():
 
     # 2. The model
     tokenizer, model = load_model(args)
-    languages = find_languages(args, rows, tokenizer)
+    languages = common.find_languages(args, rows, tokenizer)  # only mBART-50 needs them
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
@@ -271,9 +259,10 @@ def main():
         common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
     if args.split:
-        # The scores of the summaries, and beside them those of the first three sentences (lead-3)
+        # ROUGE compares each summary with the title that the review has. Beside it stands the
+        # chapter's baseline, the first three sentences of the review (lead-3).
         metric = common.Rouge(args.rouge)
-        books = Dataset.from_list(rows)  # has columns, such as books["language"]
+        books = Dataset.from_list(rows)  # a table with the columns review_title, language, ...
         scores = common.score_beside_lead_3(metric, books, summaries)
         print(common.format_scores(scores, args.split))
     if not args.split and not args.output:

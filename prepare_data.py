@@ -75,8 +75,8 @@ def load_reviews(args, location, language):
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
-    # Differs from the chapter: load_dataset() reads data sets of the Hub only. Of a CSV file it
-    # would turn a title "NA" into an empty one, and "007" into 7. Values of files stay texts here.
+    # Differs from the chapter: files are not read by load_dataset(), which would turn a title "NA"
+    # of a CSV file into an empty one, and "007" into 7. Here the values stay as they are.
     reviews = common.load_texts(args, location, columns, language)
     split = main_split(reviews)
     languages = reviews[split].unique("language")

@@ -36,7 +36,9 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
+# common.py holds what is not the lesson: flags, files, error messages, models other than mT5. One
+# name matters for the lesson: common.Rouge is the metric, in place of evaluate.load("rouge").
+import common
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -71,17 +73,21 @@ PRESETS = {
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
-        # The weights are trained in float32, even if they were saved in another type.
+        # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
+        # dtype: the weights are trained in float32, even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
+    # generate() takes its settings from here. Differs from the chapter: a summary has up to 30
+    # tokens, like a title, and not only 20, the default. mT5 must not write <extra_id_0> and the
+    # like, which it knows from its pre-training.
     model.generation_config.max_new_tokens = args.max_target_length
-    # This checks that no weight is missing, that the tokenizer fits the texts, and that the model
-    # can generate. It sets --num-beams, and forbids <extra_id_0> and the like, which mT5 knows from
-    # its pre-training.
+    model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:
+        model.generation_config.num_beams = args.num_beams
+    # The script ends here if a weight is missing, if the tokenizer does not fit the texts, or if
+    # the model cannot generate. For models other than mT5, some settings are changed.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -149,9 +155,10 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weight_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, a mean over its label tokens, weighted by their number.
 
-    Differs from the chapter, but only on several processes. Their gradients are averaged, so that a
-    process with 10 label tokens would weigh as much as one with 30. Here each loss is multiplied by
-    its label tokens, divided by their mean: by 10/20 and by 30/20.
+    Differs from the chapter, but only on several processes; on one, the factor is 1. The gradients
+    of the processes are averaged. If one process has 10 label tokens and another one has 30, each
+    token of the first would count three times as much. So the losses are multiplied by 10/20 and by
+    30/20, where 20 is the mean.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -160,7 +167,8 @@ def weight_by_label_tokens(accelerator, loss, labels):
 def row_losses(logits, labels):
     """Return the sum of the losses of each row's label tokens, of shape (rows,).
 
-    With one number per row, gather_for_metrics() can drop rows that are there twice.
+    With one number per row, gather_for_metrics() can drop rows that are there twice, which the one
+    loss of a batch, outputs.loss, would contain.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     return cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
@@ -195,6 +203,16 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         tokens.append(batch_tokens)
     eval_loss = torch.cat(losses).sum() / torch.cat(tokens).sum()
     return summaries, eval_loss.item()
+
+
+def log_epoch(progress, epoch, loss, eval_loss, result):
+    """Add an epoch to the ``progress``; end the script if a loss is infinite or "not a number"."""
+    if not (math.isfinite(loss) and math.isfinite(eval_loss)):
+        common.fail("a loss is not finite; delete the output and lower --learning-rate")
+    log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss}
+    log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # named as by the Trainer
+    progress["log_history"].append(log)
+    progress["epoch"] = epoch
 
 
 def save_checkpoint(accelerator, output_dir, progress):
@@ -250,8 +268,9 @@ def save_model(args, model, tokenizer, progress):
 
 
 def main():
+    # The flags: those of PRESETS, and some more, such as --seed and --resume. --help lists them.
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
-    set_seed(args.seed)  # of dropout; the order of the rows has a seed for each epoch
+    set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
@@ -279,8 +298,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: counted before prepare(), so over all batches. Each of 4 processes
-    # has a quarter of them, but then each step of the prepared schedule counts as 4.
+    # Differs from the chapter: the batches are counted before prepare(), which divides them among
+    # the processes. The schedule is prepared too, and then each step of 4 processes counts as 4.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -306,13 +325,14 @@ def main():
     # 9. Train
     upload = None  # the last upload that was started
     for epoch in range(progress["epoch"], args.epochs):
-        # Train. Each epoch has another order, the same on all processes and after --resume.
+        # Train. The order of the rows is another one in each epoch, and the same on all processes
+        # and after --resume.
         generator.manual_seed(args.seed + epoch)
         model.train()
         epoch_loss = 0.0
-        label = f"Epoch {epoch + 1} of {args.epochs}"
+        epoch_name = f"Epoch {epoch + 1} of {args.epochs}"
         no_bar = not sys.stderr.isatty()  # in a log file
-        for batch in tqdm(train_dataloader, desc=label, leave=False, disable=no_bar):
+        for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=no_bar):
             outputs = model(**batch)
             loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
@@ -322,19 +342,16 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
+        # len() is now the number of batches of each process.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # Generate summaries and compute ROUGE. Each process gets all summaries, and so all come to
-        # the same scores.
+        # Generate a summary of each validation review
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        if not (math.isfinite(epoch_loss) and math.isfinite(eval_loss)):
-            common.fail("a loss is not finite; delete the output and lower --learning-rate")
+
+        # Compute ROUGE. Each process has all summaries, so that all find the same epoch the best.
         result = compute_metrics(rouge, summaries, books["validation"])
-        accelerator.print(f"{label}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
-        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
-        log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
-        progress["log_history"].append(log)
-        progress["epoch"] = epoch + 1
+        accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
+        log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
         # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far.
         if result["rougeL"] > progress["best_rougeL"]:
@@ -346,7 +363,8 @@ def main():
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        save_checkpoint(accelerator, args.output_dir, progress)  # of each epoch, for --resume
+        # Each epoch has a checkpoint, as --resume goes on from the last epoch, not from the best.
+        save_checkpoint(accelerator, args.output_dir, progress)
 
     # 10. Save the log of all epochs beside the best model, print its scores, and push
     if accelerator.is_main_process:

@@ -75,17 +75,21 @@ def parse_args():
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # Code that comes with a checkpoint is not executed, and nobody is asked if it should be.
-        # The weights are trained in float32, even if they were saved in another type.
+        # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
+        # dtype: the weights are trained in float32, even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # Differs from the chapter: a summary has up to 30 tokens, like a title, and not only 20.
+    # generate() takes its settings from here. Differs from the chapter: a summary has up to 30
+    # tokens, like a title, and not only 20, the default. mT5 must not write <extra_id_0> and the
+    # like, which it knows from its pre-training.
     model.generation_config.max_new_tokens = args.max_target_length
-    # This checks that no weight is missing, that the tokenizer fits the texts, and that the model
-    # can generate. It sets --num-beams, and forbids <extra_id_0> and the like, which mT5 knows from
-    # its pre-training.
+    model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:
+        model.generation_config.num_beams = args.num_beams
+    # The script ends here if a weight is missing, if the tokenizer does not fit the texts, or if
+    # the model cannot generate. For models other than mT5, some settings are changed.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 

@@ -31,6 +31,7 @@ NOT_RUN = {
     "python train_trainer.py --preset amazon": "needs the Hub and a GPU",
     "python train_accelerate.py --preset amazon": "needs the Hub and a GPU",
     "python predict.py --preset amazon": "needs the model of the Trainer",
+    "python data/trim_vocab.py": "needs the model of the chapter; test_trim.py has a stand-in",
     "torchrun": "needs the Hub and four GPUs",
     "accelerate launch": "needs the Hub and two GPUs",
 }
@@ -69,6 +70,7 @@ def commands():
 def flags():
     """{name of a script: the flags that its --help lists}."""
     scripts = [path.name for path in ROOT.glob("*.py") if path.name != "common.py"]
+    scripts.append("data/trim_vocab.py")
     helps = {script: run(script, "--help").stdout for script in scripts}
     return {script: set(re.findall(r"--[\w-]+", text)) for script, text in helps.items()}
 
