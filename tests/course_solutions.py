@@ -9,81 +9,182 @@ SOLUTIONS = {
         "exercise-1": (
             [
                 """
-def keep(example):
-    return len(example["review_title"].split()) >= 3
+def is_copied(example):
+    left = words(example["review_body"])
+    for word in words(example["review_title"]):
+        if word not in left:
+            return False
+        left = left[left.index(word) + 1 :]
+    return True
 """,
                 """
-import re
-
-
-def keep(example):
-    return len(re.findall(r"\\S+", example["review_title"])) > 2
+def is_copied(example):
+    title = words(example["review_title"])
+    found = 0
+    for word in words(example["review_body"]):
+        if found < len(title) and word == title[found]:
+            found += 1
+    return found == len(title)
 """,
                 """
-def keep(example):
-    if len(example["review_title"].split()) > 2:
-        return True
+def is_copied(example):
+    review = iter(words(example["review_body"]))
+    return all(word in review for word in words(example["review_title"]))
 """,
             ],
             [
                 (
-                    'def keep(example):\n    return len(example["review_title"].split(" ")) >= 3',
-                    "two spaces in a row",
+                    """
+def is_copied(example):
+    return set(words(example["review_title"])) <= set(words(example["review_body"]))
+""",
+                    "title 'Slow start'",  # the order
                 ),
                 (
-                    'def keep(example):\n    return len(example["review_title"].split()) > 3',
-                    "Just as described",
+                    """
+def is_copied(example):
+    return " ".join(words(example["review_title"])) in " ".join(words(example["review_body"]))
+""",
+                    "title 'A dull, dull end'",  # other words may stand in between
                 ),
-                ('def keep(example):\n    return len(example["review_title"]) > 2', "Too slow"),
-                ("def keep(example):\n    return True", "Too slow"),
                 (
-                    'def keep(example):\n    return len(set(example["review_title"].split())) > 2',
-                    "so so good",
+                    """
+def is_copied(example):
+    return example["review_title"].lower() in example["review_body"].lower()
+""",
+                    "title 'A dull, dull end'",
                 ),
+                (
+                    """
+def is_copied(example):
+    review = words(example["review_body"])
+    places = [review.index(word) for word in words(example["review_title"]) if word in review]
+    return places == sorted(places)
+""",
+                    "title 'So so good'",
+                ),
+                (
+                    """
+def is_copied(example):
+    left = words(example["review_body"])
+    for word in words(example["review_title"]):
+        if word not in left:
+            return False
+        left.remove(word)
+    return True
+""",
+                    "title 'Slow start'",
+                ),
+                (
+                    """
+def is_copied(example):
+    left = words(example["review_body"])
+    for word in words(example["review_title"]):
+        if word not in left:
+            return False
+        left = left[left.index(word) :]  # the word itself is still there
+    return True
+""",
+                    "title 'So so good'",
+                ),
+                (
+                    """
+def is_copied(example):
+    left = example["review_body"].lower()
+    for word in words(example["review_title"]):
+        if word not in left:
+            return False
+        left = left[left.index(word) + len(word) :]
+    return True
+""",
+                    "title 'Waste'",  # "waste" is in "wasted"
+                ),
+                ("def is_copied(example):\n    return True", "title 'Slow start'"),
             ],
         ),
         "exercise-2": (
             [
                 """
-known = set()
-for review in frames["train"]["review_body"]:
-    known.update(sentences(review))
-ours = [part for review in frames["test"]["review_body"] for part in sentences(review)]
-sentence_share = sum(part in known for part in ours) / len(ours)
+def overlap(ours, theirs):
+    known = set()
+    for review in theirs:
+        known.update(sentences(review))
+    parts = [sentences(review) for review in ours]
+    found = sum(part in known for review in parts for part in review)
+    whole = sum(all(part in known for part in review) for review in parts)
+    return found / sum(map(len, parts)), whole
 """,
                 """
-known = frames["train"]["review_body"].map(sentences).explode()
-sentence_share = frames["test"]["review_body"].map(sentences).explode().isin(known).mean()
+def overlap(ours, theirs):
+    known = pd.Series(theirs).map(sentences).explode()
+    is_known = pd.Series(ours).map(sentences).explode().isin(known)
+    return np.array([is_known.mean(), is_known.groupby(level=0).all().sum()])
 """,
-                "sentence_share = 0.817",
             ],
             [
                 (
                     """
-known = {part for review in frames["train"]["review_body"] for part in sentences(review)}
-ours = {part for review in frames["test"]["review_body"] for part in sentences(review)}
-sentence_share = len(ours & known) / len(ours)
+def overlap(ours, theirs):
+    known = {part for review in theirs for part in sentences(review)}
+    parts = {part for review in ours for part in sentences(review)}
+    whole = sum(set(sentences(review)) <= known for review in ours)
+    return len(parts & known) / len(parts), whole
 """,
                     "each as often as it occurs",
                 ),
                 (
                     """
-known = frames["test"]["review_body"].map(sentences).explode()
-sentence_share = frames["train"]["review_body"].map(sentences).explode().isin(known).mean()
+def overlap(ours, theirs):
+    known = {part for review in ours for part in sentences(review)}
+    parts = [part for review in theirs for part in sentences(review)]
+    whole = sum(set(sentences(review)) <= known for review in theirs)
+    return sum(part in known for part in parts) / len(parts), whole
 """,
-                    "is not right",
+                    "your share is",
                 ),
                 (
                     """
-known = frames["train"]["review_body"].map(sentences).explode()
-ours = frames["validation"]["review_body"].map(sentences).explode()
-sentence_share = ours.isin(known).mean()
+def overlap(ours, theirs):
+    known = " ".join(theirs)
+    parts = [sentences(review) for review in ours]
+    found = sum(part in known for review in parts for part in review)
+    whole = sum(all(part in known for part in review) for review in parts)
+    return found / sum(map(len, parts)), whole
 """,
-                    "of all sentences of test",
+                    "also whole sentences of theirs",
                 ),
-                ("sentence_share = 0.85", "is not right"),  # that of the titles
-                ("sentence_share = 245 / 491", "is not right"),
-                ("sentence_share = 81.7", "not between 0 and 1"),
+                (
+                    """
+def overlap(ours, theirs):
+    known = {part for review in theirs for part in sentences(review)}
+    parts = [sentences(review) for review in ours]
+    found = sum(part in known for review in parts for part in review)
+    whole = sum(any(part in known for part in review) for review in parts)
+    return found / sum(map(len, parts)), whole
+""",
+                    "have no sentence of their own",
+                ),
+                (
+                    """
+def overlap(ours, theirs):
+    known = {part for review in theirs for part in sentences(review)}
+    parts = [sentences(review) for review in ours]
+    shares = [sum(part in known for part in review) / len(review) for review in parts]
+    return sum(shares) / len(shares), sum(share == 1 for share in shares)
+""",
+                    "your share is 0.500",  # a mean of the reviews
+                ),
+                (
+                    """
+def overlap(ours, theirs):
+    known = {part for review in theirs for part in sentences(review)}
+    parts = [sentences(review) for review in ours]
+    found = sum(part in known for review in parts for part in review)
+    return found / sum(map(len, parts)), sum(review in theirs for review in ours)
+""",
+                    "you count 0 reviews",
+                ),
+                ("def overlap(ours, theirs):\n    return 0.82", "not two numbers"),
             ],
         ),
         "exercise-3": (
