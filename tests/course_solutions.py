@@ -315,8 +315,17 @@ def pad(rows):
         "exercise-1": (
             [
                 """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
     shared = (ours & theirs).total()
     if shared == 0:
         return 0, 0, 0
@@ -324,49 +333,93 @@ def rouge_n(summary, reference, n):
     return recall, precision, 2 * recall * precision / (recall + precision)
 """,
                 """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
-    shared = sum(min(count, theirs[gram]) for gram, count in ours.items())
-    recall = shared / max(1, theirs.total())
-    precision = shared / max(1, ours.total())
-    return [recall, precision, 2 * shared / max(1, ours.total() + theirs.total())]
+def rouge_pairs(summary, reference, gap):
+    lists = []
+    for text in (summary, reference):
+        parts = words(text)
+        shifts = range(1, gap + 2)
+        lists.append([pair for shift in shifts for pair in zip(parts, parts[shift:])])
+    ours, theirs = lists
+    sizes = len(ours), len(theirs)
+    shared = 0
+    for pair in ours:
+        if pair in theirs:
+            theirs.remove(pair)
+            shared += 1
+    return [shared / max(1, sizes[1]), shared / max(1, sizes[0]), 2 * shared / max(1, sum(sizes))]
 """,
             ],
             [
                 (
                     """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
-    shared = sum(count for gram, count in ours.items() if gram in theirs)
-    recall, precision = shared / theirs.total(), shared / max(1, ours.total())
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
+    shared = sum(count for pair, count in ours.items() if pair in theirs)
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
                     "count too often, or not often enough",
                 ),
                 (
                     """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
-    shared = sum(count for gram, count in theirs.items() if gram in ours)
-    recall, precision = shared / theirs.total(), shared / max(1, ours.total())
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
+    shared = sum(count for pair, count in theirs.items() if pair in ours)
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
                     "count too often, or not often enough",
                 ),
                 (
                     """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
     shared = len(ours & theirs)
     recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
 """,
-                    "'so so so bad'",
+                    "'good so so good'",
                 ),
                 (
                     """
-def rouge_n(summary, reference, n):
-    ours, theirs = set(ngrams(summary, n)), set(ngrams(reference, n))
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = set(pairs(summary, gap)), set(pairs(reference, gap))
     shared = len(ours & theirs)
     recall, precision = shared / max(1, len(theirs)), shared / max(1, len(ours))
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
@@ -375,8 +428,17 @@ def rouge_n(summary, reference, n):
                 ),
                 (
                     """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
     shared = (ours & theirs).total()
     recall, precision = shared / max(1, ours.total()), shared / max(1, theirs.total())
     return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
@@ -385,8 +447,36 @@ def rouge_n(summary, reference, n):
                 ),
                 (
                     """
-def rouge_n(summary, reference, n):
-    ours, theirs = ngrams(summary, n), ngrams(reference, n)
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
+    shared = (ours & theirs).total()
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
+    return recall, precision, (recall + precision) / 2
+""",
+                    "F1 is their harmonic mean",
+                ),
+                (
+                    """
+def pairs(text, gap):
+    parts = words(text)
+    return Counter(
+        (parts[i], parts[j])
+        for i in range(len(parts))
+        for j in range(i + 1, min(len(parts), i + gap + 2))
+    )
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
     shared = (ours & theirs).total()
     recall, precision = shared / theirs.total(), shared / ours.total()
     return recall, precision, 2 * recall * precision / (recall + precision)
@@ -394,10 +484,49 @@ def rouge_n(summary, reference, n):
                     "you divide by 0",
                 ),
                 (
-                    "def rouge_n(summary, reference, n):\n    return None, None, None",
+                    """
+def rouge_pairs(summary, reference, gap):
+    ours = Counter(zip(words(summary), words(summary)[1:]))
+    theirs = Counter(zip(words(reference), words(reference)[1:]))
+    shared = (ours & theirs).total()
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "gap 1",
+                ),
+                (
+                    """
+def rouge_pairs(summary, reference, gap):
+    ours = Counter(zip(words(summary), words(summary)[gap + 1 :]))
+    theirs = Counter(zip(words(reference), words(reference)[gap + 1 :]))
+    shared = (ours & theirs).total()
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "gap 1",
+                ),
+                (
+                    """
+from itertools import combinations
+
+
+def rouge_pairs(summary, reference, gap):
+    ours = Counter(combinations(words(summary), 2))
+    theirs = Counter(combinations(words(reference), 2))
+    shared = (ours & theirs).total()
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "gap 0",
+                ),
+                (
+                    "def rouge_pairs(summary, reference, gap):\n    return None, None, None",
                     "three numbers",
                 ),
-                ('def rouge_n(summary, reference, n):\n    return "1", "1", "1"', "three numbers"),
+                (
+                    'def rouge_pairs(summary, reference, gap):\n    return "1", "1", "1"',
+                    "three numbers",
+                ),
             ],
         ),
         "exercise-2": (
