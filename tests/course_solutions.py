@@ -1531,71 +1531,104 @@ def greedy(review):
         "exercise-2": (
             [
                 """
-def summarize(reviews, write):
+def summarize(reviews, write, budget):
     order = sorted(range(len(reviews)), key=lambda row: len(reviews[row]), reverse=True)
     titles = [None] * len(reviews)
-    for row, title in zip(order, write([reviews[row] for row in order])):
-        titles[row] = title
+    while order:
+        number = max(1, budget // max(1, len(reviews[order[0]])))
+        batch, order = order[:number], order[number:]
+        for row, title in zip(batch, write([reviews[row] for row in batch])):
+            titles[row] = title
     return titles
 """,
                 """
-def summarize(reviews, write):
+def summarize(reviews, write, budget):
     order = np.argsort([-len(review) for review in reviews])
-    written = write([reviews[row] for row in order])
+    batches = []
+    for row in order:
+        if batches and (len(batches[-1]) + 1) * len(batches[-1][0]) <= budget:
+            batches[-1].append(reviews[row])
+        else:
+            batches.append([reviews[row]])
+    written = [title for batch in batches for title in write(batch)]
     return [written[place] for place in np.argsort(order)]
 """,
                 """
-def summarize(reviews, write):
-    longest_first = sorted(reviews, key=len)[::-1]
-    title_of = dict(zip(longest_first, write(longest_first)))
+def summarize(reviews, write, budget):
+    left, title_of = sorted(reviews, key=len)[::-1], {}
+    while left:
+        number = max(1, budget // len(left[0]))
+        title_of.update(zip(left[:number], write(left[:number])))
+        left = left[number:]
     return [title_of[review] for review in reviews]
 """,
             ],
             [
                 (
                     """
-def summarize(reviews, write):
-    return write(sorted(reviews, key=len, reverse=True))
+def summarize(reviews, write, budget):
+    left, titles = sorted(reviews, key=len, reverse=True), []
+    while left:
+        number = max(1, budget // len(left[0]))
+        titles += write(left[:number])
+        left = left[number:]
+    return titles
 """,
                     "in which row of your answer",
                 ),
                 (
                     """
-def summarize(reviews, write):
+def summarize(reviews, write, budget):
     order = np.argsort([-len(review) for review in reviews])
-    written = write([reviews[row] for row in order])
+    left, written = [reviews[row] for row in order], []
+    while left:
+        number = max(1, budget // len(left[0]))
+        written += write(left[:number])
+        left = left[number:]
     return [written[row] for row in order]  # the order applied a second time
 """,
                     "in which row of your answer",
                 ),
                 (
                     """
-def summarize(reviews, write):
-    return write(reviews)
+def summarize(reviews, write, budget):
+    order = np.argsort([-len(review) for review in reviews])
+    batches = []
+    for row in order:  # without the padding
+        if batches and sum(map(len, batches[-1])) + len(reviews[row]) <= budget:
+            batches[-1].append(reviews[row])
+        else:
+            batches.append([reviews[row]])
+    written = [title for batch in batches for title in write(batch)]
+    return [written[place] for place in np.argsort(order)]
 """,
-                    "the longest should come first",
+                    "the size of a batch counts its padding",
                 ),
                 (
                     """
-def summarize(reviews, write):
-    order = np.argsort([len(review) for review in reviews])
+def summarize(reviews, write, budget):
+    order = np.argsort([-len(review) for review in reviews])
     written = write([reviews[row] for row in order])
     return [written[place] for place in np.argsort(order)]
 """,
-                    "the longest should come first",
+                    "your batches have reviews of the lengths [[17, 10, 7, 5, 4, 3]]",
                 ),
                 (
                     """
-def summarize(reviews, write):
+def summarize(reviews, write, budget):
     return [write([review])[0] for review in reviews]
 """,
-                    "call it once",
+                    "the longest first",
                 ),
                 (
                     """
-def summarize(reviews, write):
-    written = write(sorted(reviews, key=len, reverse=True))
-    return [review for review in reviews]
+def summarize(reviews, write, budget):
+    left = sorted(reviews, key=len, reverse=True)
+    while left:
+        number = max(1, budget // len(left[0]))
+        write(left[:number])
+        left = left[number:]
+    return list(reviews)
 """,
                     "what write() returns, and nothing else",
                 ),
@@ -1603,87 +1636,189 @@ def summarize(reviews, write):
         ),
         "exercise-3": (
             [
-                "worst = np.argsort(model_rows - lead_rows)[:5].tolist()\nkinds = [KINDS[0]] * 5",
-                "worst = pd.Series(model_rows - lead_rows).nsmallest(5).index\n"
-                'kinds = ("good", "invented detail", "wrong topic", "good", "wrong opinion")',
+                """
+kinds = ["good", "wrong topic", "invented detail", "wrong opinion"]
+kinds += ["invented detail", "good", "wrong opinion", "wrong topic"]
+
+
+def agreement(first, second):
+    rows = len(first)
+    share = sum(one == other for one, other in zip(first, second)) / rows
+    chance = 0
+    for kind in set(first):
+        chance += first.count(kind) / rows * second.count(kind) / rows
+    return share, (share - chance) / (1 - chance)
+""",
+                """
+kinds = ["good", "wrong topic", "invented detail", "wrong opinion"]
+kinds += ["wrong topic", "good", "wrong opinion", "wrong opinion"]  # two of them are arguable
+
+
+def agreement(first, second):
+    table = pd.crosstab(pd.Series(first), pd.Series(second), normalize=True)
+    names = sorted(set(first) | set(second))
+    table = table.reindex(index=names, columns=names, fill_value=0).to_numpy()
+    chance = table.sum(axis=0) @ table.sum(axis=1)
+    return [table.trace(), (table.trace() - chance) / (1 - chance)]
+""",
             ],
             [
                 (
-                    "worst = np.argsort(lead_rows - model_rows)[:5].tolist()",
-                    "not the five smallest",
-                ),
-                ("worst = [0, 0, 0, 0, 0]", "five different row numbers"),
-                ("worst = np.argsort(model_rows)[:5]", "not the five smallest"),
-                ("worst = np.argsort(model_rows - lead_rows)[:4]", "five different row numbers"),
-                (
-                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = None",
-                    "sort the rows above",
+                    """
+def agreement(first, second):
+    share = np.mean([one == other for one, other in zip(first, second)])
+    return share, (share - 1 / len(KINDS)) / (1 - 1 / len(KINDS))
+""",
+                    "how often does each reader give it",
                 ),
                 (
-                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = ['cut off'] * 5",
-                    "one for each of these rows",
+                    """
+def agreement(first, second):
+    share = np.mean([one == other for one, other in zip(first, second)])
+    chance = sum((first.count(kind) / len(first)) ** 2 for kind in set(first))
+    return share, (share - chance) / (1 - chance)
+""",
+                    "your kappa is",
                 ),
                 (
-                    "worst = np.argsort(model_rows - lead_rows)[:5]\nkinds = ['good'] * 4",
-                    "one for each of these rows",
+                    """
+def agreement(first, second):
+    share = np.mean([one == other for one, other in zip(first, second)])
+    chance = sum(
+        first.count(kind) / len(first) * second.count(kind) / len(second) for kind in first
+    )
+    return share, (share - chance) / (1 - chance)
+""",
+                    "your kappa is",  # each kind as often as it occurs
                 ),
+                (
+                    """
+def agreement(first, second):
+    share = len(set(first) & set(second)) / len(set(first))
+    return share, share
+""",
+                    "your share is",
+                ),
+                (
+                    """
+def agreement(first, second):
+    return np.mean([one == other for one, other in zip(first, second)])
+""",
+                    "not two numbers",
+                ),
+                (
+                    """
+kinds = ["good"] * 8
+
+
+def agreement(first, second):
+    rows = len(first)
+    share = sum(one == other for one, other in zip(first, second)) / rows
+    chance = sum(first.count(kind) / rows * second.count(kind) / rows for kind in set(first))
+    return share, (share - chance) / (1 - chance)
+""",
+                    "you and we differ in the titles [1, 2, 3, 4, 6, 7]",
+                ),
+                ("kinds = ['cut off'] * 8", "kinds should hold eight of"),
+                ("kinds = None", "kinds is still None"),
             ],
         ),
         "exercise-4": (
             [
                 """
-def new_words(summary, review):
-    known, written = set(words(review)), words(summary)
-    if not written:
-        return 0
-    return sum(word not in known for word in written) / len(written)
+unfaithful = [row in (0, 1, 2, 3, 4, 6, 8, 9, 11, 12, 16, 19) for row in range(20)]
+
+
+def interval(count, n):
+    def probability(p, counts):
+        return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
+
+    possible = []
+    for thousandth in range(1001):
+        p = thousandth / 1000
+        or_more = probability(p, range(count, n + 1))
+        or_fewer = probability(p, range(count + 1))
+        if or_more >= 0.025 and or_fewer >= 0.025:
+            possible.append(p)
+    return possible[0], possible[-1]
 """,
                 """
-def new_words(summary, review):
-    known = words(review)
-    is_new = [word not in known for word in words(summary)]
-    return np.mean(is_new) if is_new else 0.0
+unfaithful = [False] * 20
+
+
+def interval(count, n):  # the formula of Wilson
+    share, z = count / n, 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
+    return [middle - reach, middle + reach]
 """,
             ],
             [
                 (
-                    "def new_words(summary, review):\n"
-                    "    known, summary = set(words(review)), set(words(summary))\n"
-                    "    return len(summary & known) / max(1, len(summary))",
-                    "you say",
+                    """
+def interval(count, n):
+    share = count / n
+    reach = 1.96 * (share * (1 - share) / n) ** 0.5
+    return share - reach, share + reach
+""",
+                    "0 of 20: you have 0.000 to 0.000",
                 ),
                 (
-                    "def new_words(summary, review):\n"
-                    "    known, summary = set(words(review)), set(words(summary))\n"
-                    "    return len(summary - known) / max(1, len(summary))",
-                    "you say",
+                    """
+def interval(count, n):
+    draws = np.random.default_rng(42).binomial(n, count / n, size=10_000) / n
+    return np.quantile(draws, 0.025), np.quantile(draws, 0.975)
+""",
+                    "0 of 20: you have 0.000 to 0.000",
                 ),
                 (
-                    "def new_words(summary, review):\n"
-                    "    new = [word for word in words(summary) if word not in review]\n"
-                    "    return len(new) / max(1, len(words(summary)))",
-                    "you say",  # "waste" is in "wasted"
+                    """
+def interval(count, n):
+    def probability(p, counts):
+        return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
+
+    possible = [
+        p
+        for p in np.linspace(0, 1, 1001)
+        if probability(p, range(count, n + 1)) >= 0.05
+        and probability(p, range(count + 1)) >= 0.05
+    ]
+    return possible[0], possible[-1]
+""",
+                    "with a probability of 2.5% each",
                 ),
                 (
-                    "def new_words(summary, review):\n"
-                    "    new = [word for word in words(summary) if word not in words(review)]\n"
-                    "    return len(new)",
-                    "you say",
+                    """
+def interval(count, n):
+    possible = [
+        p
+        for p in np.linspace(0, 1, 1001)
+        if math.comb(n, count) * p**count * (1 - p) ** (n - count) >= 0.025
+    ]
+    return possible[0], possible[-1]
+""",
+                    "which is not right",  # exactly this count, and not this count or more
                 ),
                 (
-                    "from collections import Counter\n\n\n"
-                    "def new_words(summary, review):\n"
-                    "    written, known = Counter(words(summary)), Counter(words(review))\n"
-                    "    return (written - known).total() / max(1, written.total())",
-                    "'Good, good, good'",  # in the review the word stands once
+                    """
+def interval(count, n):
+    return count / n
+""",
+                    "not two rates",
                 ),
                 (
-                    "def new_words(summary, review):\n"
-                    "    known, written = set(words(review)), words(summary)\n"
-                    "    return sum(word not in known for word in written) / len(written)",
-                    "you divide by 0; if the summary has no words",
+                    """
+unfaithful = [True] * 19
+
+
+def interval(count, n):
+    share, z = count / n, 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
+    return [middle - reach, middle + reach]
+""",
+                    "unfaithful should hold 20 times True or False",
                 ),
-                ('def new_words(summary, review):\n    return "0"', "and not a number"),
             ],
         ),
     },
