@@ -4,6 +4,38 @@
 first right answer is the one to show to students. test_course.py runs them all.
 """
 
+# An answer whose wrong forms differ from it in a line or two
+TRAIN = """
+def train(model, optimizer, lr_scheduler, steps, validation_batches, epochs):
+    losses = []
+    for _ in range(epochs):
+        model.train()
+        for batches in steps:
+            step_tokens = sum((batch["labels"] != -100).sum() for batch in batches)
+            for batch in batches:
+                tokens = (batch["labels"] != -100).sum()
+                accelerator.backward(model(**batch).loss * tokens / step_tokens)
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+        model.eval()
+        with torch.no_grad():
+            means = [model(**batch).loss.item() for batch in validation_batches]
+        losses.append(step_loss(means, [batch["labels"] for batch in validation_batches]))
+    return losses
+"""
+CLIP = "accelerator.clip_grad_norm_(model.parameters(), 1.0)"
+
+
+def changed(answer, *changes):
+    """Return an answer with other lines: each change is a pair of a text in it and a new one."""
+    for old, new in changes:
+        assert answer.count(old) == 1, old
+        answer = answer.replace(old, new)
+    return answer
+
+
 SOLUTIONS = {
     "stage_1_corpus": {
         "exercise-1": (
@@ -989,340 +1021,183 @@ def step_loss(means, labels):
         ),
         "exercise-2": (
             [
-                """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
+                TRAIN,
                 """
 from torch.nn.functional import cross_entropy
 
 
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    optimizer.zero_grad()
-    step_tokens = torch.cat([batch["labels"].flatten() for batch in step_batches]).ge(0).sum()
+def summed_loss(model, batch):
+    logits = model(**batch).logits.flatten(0, 1)
+    return cross_entropy(logits, batch["labels"].flatten(), reduction="sum")
+
+
+def count(batches):
+    return torch.cat([batch["labels"].flatten() for batch in batches]).ge(0).sum()
+
+
+def train(model, optimizer, lr_scheduler, steps, validation_batches, epochs):
     losses = []
-    for batch in step_batches:
-        logits = model(**batch).logits.flatten(0, 1)
-        loss = cross_entropy(logits, batch["labels"].flatten(), reduction="sum") / step_tokens
-        accelerator.backward(loss)
-        losses.append(loss.detach())
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    return sum(losses)
+    for _ in range(epochs):
+        model.train()
+        for batches in steps:
+            optimizer.zero_grad()
+            for batch in batches:
+                (summed_loss(model, batch) / count(batches)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            lr_scheduler.step()
+        model.train(False)
+        total = 0.0
+        for batch in validation_batches:
+            with torch.inference_mode():
+                total += summed_loss(model, batch).item()
+        losses.append(total / count(validation_batches).item())
+    return losses
 """,
             ],
             [
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "where is optimizer.step()",
+                    changed(TRAIN, ("            optimizer.step()\n", "")),
+                    "should come optimizer.step() of step 1, and in your function comes batch 1",
+                ),
+                (changed(TRAIN, ("            lr_scheduler.step()\n", "")), "once in each step"),
+                (
+                    changed(
+                        TRAIN,
+                        ("optimizer.step()", "LATER"),
+                        ("lr_scheduler.step()", "optimizer.step()"),
+                        ("LATER", "lr_scheduler.step()"),
+                    ),
+                    "the rate falls after the step that uses it",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "where is lr_scheduler.step()",
+                    changed(
+                        TRAIN, ("lr_scheduler.step()", "lr_scheduler.step(); lr_scheduler.step()")
+                    ),
+                    "once in each step",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    lr_scheduler.step()
-    optimizer.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "optimizer.step() comes first",
+                    changed(
+                        TRAIN, ("lr_scheduler.step()", "[lr_scheduler.step() for _ in batches]")
+                    ),
+                    "once in each step",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    for _ in step_batches:
-        optimizer.step()
-        lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "optimizer.step() was called 4 times",
+                    changed(
+                        TRAIN,
+                        ("            lr_scheduler.step()\n", ""),
+                        ("model.eval()", "lr_scheduler.step(); model.eval()"),
+                    ),
+                    "once in each step",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.zero_grad()
-    optimizer.step()
-    lr_scheduler.step()
-    return step_loss
-""",
-                    "optimizer.step() found no gradients",
+                    changed(
+                        TRAIN,
+                        ("            optimizer.zero_grad()\n", ""),
+                        ("optimizer.step()", "optimizer.zero_grad(); optimizer.step()"),
+                    ),
+                    "optimizer.step() finds no gradients",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    return step_loss
-""",
+                    changed(TRAIN, ("            optimizer.zero_grad()\n", "")),
+                    "step 2, epoch 1: the gradients are not those of the same rows in one batch; "
+                    "they also hold",
+                ),
+                (
+                    changed(
+                        TRAIN,
+                        ("            optimizer.zero_grad()\n", ""),
+                        ("model.eval()", "optimizer.zero_grad(); model.eval()"),
+                    ),
                     "where is optimizer.zero_grad()",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
+                    changed(
+                        TRAIN,
+                        ("accelerator.backward(", "optimizer.zero_grad(); accelerator.backward("),
+                    ),
+                    "do the gradients of all its batches add up",
+                ),
+                (changed(TRAIN, (f"            {CLIP}\n", "")), "clip it to 1"),
+                (
+                    changed(
+                        TRAIN,
+                        ("optimizer.step()", "LATER"),
+                        (CLIP, "optimizer.step()"),
+                        ("LATER", CLIP),
+                    ),
                     "clip it to 1",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        step_loss += loss.item()
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "after the last batch",
+                    changed(
+                        TRAIN, ("            accelerator.clip", "                accelerator.clip")
+                    ),
+                    "clipped once, after the last batch",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss / len(step_batches)
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "do all label tokens",
+                    changed(TRAIN, ("        model.train()\n", "")),
+                    "batch 1 of step 1, epoch 1: the mode is that of eval",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "do all label tokens",
+                    changed(
+                        TRAIN,
+                        ("        model.train()\n", ""),
+                        ("losses = []", "losses = []; model.train()"),
+                    ),
+                    "batch 1 of step 1, epoch 2: the mode is that of eval",
+                ),
+                (changed(TRAIN, ("        model.eval()\n", "")), "where is model.eval()"),
+                (
+                    changed(TRAIN, ("torch.no_grad()", "torch.enable_grad()")),
+                    "where is torch.no_grad()",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss = loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "and the loss of the step is",
+                    changed(TRAIN, ("* tokens / step_tokens", "/ len(batches)")),
+                    "do all its label tokens count the same",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        step_loss += loss.item()
-    accelerator.backward(step_loss)
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "your function stops with",
+                    changed(TRAIN, (" * tokens / step_tokens", "")),
+                    "do all its label tokens count the same",
+                ),
+                (changed(TRAIN, (" / step_tokens", "")), "clipping only hides a wrong factor"),
+                (
+                    changed(
+                        TRAIN, ("losses.append(step_loss(", "losses.append(np.mean(means))  # (")
+                    ),
+                    "this is the mean of means",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss * step_tokens)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "clipping only hides a wrong factor",
+                    # All batches stay in the memory until one call of backward.
+                    changed(
+                        TRAIN,
+                        ("for batch in batches:", "loss = 0\n            for batch in batches:"),
+                        ("accelerator.backward(model(**batch)", "loss += (model(**batch)"),
+                        (
+                            "accelerator.clip",
+                            "accelerator.backward(loss)\n            accelerator.clip",
+                        ),
+                    ),
+                    "should come backward of batch 1 of step 1",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(1000 * loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "clipping only hides a wrong factor",
+                    # a step for each batch
+                    changed(
+                        TRAIN,
+                        ("* tokens / step_tokens)", ")"),
+                        ("            accelerator.clip", "                accelerator.clip"),
+                        ("            optimizer.step", "                optimizer.step"),
+                        ("            lr_scheduler", "                lr_scheduler"),
+                        ("            optimizer.zero", "                optimizer.zero"),
+                    ),
+                    "should come batch 2 of step 1, and in your function comes optimizer.step()",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss / 2)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "clipping only hides a wrong factor",
+                    changed(TRAIN, ("return losses", "return losses[-1]")),
+                    "one number for each of the two epochs",
                 ),
                 (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    step_loss = 0.0
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch[0]).loss * tokens / step_tokens
-        accelerator.backward(loss)
-        step_loss += loss.item()
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-    return step_loss
-""",
-                    "your function stops with: KeyError",
-                ),
-                (
-                    """
-def training_step(model, optimizer, lr_scheduler, step_batches):
-    step_tokens = sum((batch["labels"] != -100).sum() for batch in step_batches)
-    for batch in step_batches:
-        tokens = (batch["labels"] != -100).sum()
-        loss = model(**batch).loss * tokens / step_tokens
-        accelerator.backward(loss)
-    accelerator.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    lr_scheduler.step()
-    optimizer.zero_grad()
-""",
-                    "should return the loss",
+                    changed(TRAIN, ("(model(**batch).loss *", "(model(batch).loss *")),
+                    "your function stops with: TypeError",
                 ),
             ],
         ),
