@@ -4,7 +4,32 @@
 first right answer is the one to show to students. test_course.py runs them all.
 """
 
-# An answer whose wrong forms differ from it in a line or two
+# Answers whose wrong forms differ from them in a line or two
+EXACT_AND_UNFINISHED = """
+def exact_and_unfinished(predictions, titles):
+    predictions = predictions[: len(titles)]
+    ended = (predictions == tokenizer.eos_token_id).any(axis=1)
+    tokens = np.where(predictions == -100, tokenizer.pad_token_id, predictions)
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    exact = [text == title for text, title in zip(texts, titles)]
+    return np.mean(exact), 1 - np.mean(ended)
+"""
+SETTINGS = """
+settings = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 4,
+    "num_train_epochs": 3,
+    "eval_strategy": "steps",
+    "eval_steps": 3,
+    "save_strategy": "steps",
+    "save_steps": 3,
+    "save_total_limit": 2,
+    "predict_with_generate": True,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "unfinished",
+    "greater_is_better": False,
+}
+"""
 TRAIN = """
 def train(model, optimizer, lr_scheduler, steps, validation_batches, epochs):
     losses = []
@@ -822,147 +847,141 @@ def loss_by_hand(logits, labels):
         ),
         "exercise-3": (
             [
+                EXACT_AND_UNFINISHED,
                 """
-def decode(predictions, rows):
-    predictions = predictions[:rows]
-    predictions = np.where(predictions == -100, tokenizer.pad_token_id, predictions)
-    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
-""",
-                """
-def decode(predictions, rows):
-    predictions[predictions == -100] = tokenizer.pad_token_id  # in place
-    return tokenizer.batch_decode(predictions[:rows], skip_special_tokens=True)
-""",
-                """
-def decode(predictions, rows):
-    titles = []
-    for tokens in predictions.tolist()[:rows]:
-        words = [token for token in tokens if token not in (0, 1, -100)]
-        titles.append(tokenizer.decode(words))
-    return titles
+def exact_and_unfinished(predictions, titles):
+    exact = unfinished = 0
+    for row, title in zip(predictions.tolist(), titles):
+        text = tokenizer.decode([token for token in row if token not in (0, 1, -100)])
+        exact += text == title
+        unfinished += 1 not in row
+    return exact / len(titles), unfinished / len(titles)
 """,
             ],
             [
                 (
-                    """
-def decode(predictions, rows):
-    return tokenizer.batch_decode(predictions[:rows], skip_special_tokens=True)
-""",
+                    changed(
+                        EXACT_AND_UNFINISHED, ("batch_decode(tokens,", "batch_decode(predictions,")
+                    ),
                     "is there a number that is no token",
                 ),
                 (
-                    """
-def decode(predictions, rows):
-    predictions = np.where(predictions == -100, 0, predictions)
-    return tokenizer.batch_decode(predictions[:rows])
-""",
-                    "special tokens are left: ",
+                    changed(EXACT_AND_UNFINISHED, (", skip_special_tokens=True", "")),
+                    "are special tokens in them",
                 ),
                 (
-                    """
-def decode(predictions, rows):
-    predictions = np.where(predictions == -100, 0, predictions)
-    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
-""",
-                    "you return 8 titles for 5 rows",
+                    changed(EXACT_AND_UNFINISHED, ("[: len(titles)]", "[-len(titles) :]")),
+                    "which rows belong to the titles",
                 ),
                 (
-                    """
-def decode(predictions, rows):
-    predictions = np.where(predictions == -100, 0, predictions)
-    return tokenizer.batch_decode(predictions, skip_special_tokens=True)[-rows:]
-""",
-                    "the titles are",
+                    changed(EXACT_AND_UNFINISHED, ("[: len(titles)]", "")),
+                    "which rows were to be evaluated",
                 ),
                 (
-                    """
-def decode(predictions, rows):
-    predictions = np.where(predictions == -100, 0, predictions)
-    titles = tokenizer.batch_decode(predictions, skip_special_tokens=True)
-    return list(dict.fromkeys(titles))  # one row of each title
-""",
-                    "two rows may have the same title",
+                    changed(
+                        EXACT_AND_UNFINISHED,
+                        (
+                            "(predictions == tokenizer.eos_token_id).any(axis=1)",
+                            "predictions[:, -1] == 1",
+                        ),
+                    ),
+                    "in which columns may",
                 ),
                 (
-                    """
-def decode(predictions, rows):
-    predictions = np.where(predictions == -100, tokenizer.pad_token_id, predictions)
-    return tokenizer.decode(predictions[0], skip_special_tokens=True)
-""",
-                    "one text for each row",
+                    changed(EXACT_AND_UNFINISHED, ("1 - np.mean(ended)", "np.mean(ended)")),
+                    "are unfinished, and you say 80%",
                 ),
                 (
-                    """
-def decode(predictions, rows):
-    predictions = predictions[:rows, :-2]  # without the places with -100
-    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
-""",
-                    "the titles are",
+                    changed(EXACT_AND_UNFINISHED, ("np.mean(exact)", "100 * np.mean(exact)")),
+                    "two shares between 0 and 1",
+                ),
+                (
+                    changed(
+                        EXACT_AND_UNFINISHED,
+                        (
+                            "np.mean(exact), 1 - np.mean(ended)",
+                            "1 - np.mean(ended), np.mean(exact)",
+                        ),
+                    ),
+                    "are exactly right, and you say 20%",
+                ),
+                (
+                    changed(
+                        EXACT_AND_UNFINISHED, ("np.mean(exact), 1 - np.mean(ended)", "exact, ended")
+                    ),
+                    "return two numbers",
+                ),
+                (
+                    "def exact_and_unfinished(predictions, titles):\n    return None, None",
+                    "return two numbers",
                 ),
             ],
         ),
         "exercise-4": (
             [
+                SETTINGS,
                 """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return math.ceil(rows / (batch_size * gradient_accumulation_steps * processes))
-""",
-                """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    full, left = divmod(rows, batch_size * gradient_accumulation_steps * processes)
-    return full + 1 if left else full
+settings = dict(
+    per_device_train_batch_size=1,
+    gradient_accumulation_steps=8,
+    max_steps=12,
+    eval_strategy="steps",
+    eval_steps=0.25,
+    save_strategy="best",
+    save_total_limit=1,
+    predict_with_generate=True,
+    load_best_model_at_end=True,
+    metric_for_best_model="eval_unfinished",
+    greater_is_better=False,
+    use_cpu=True,
+)
 """,
             ],
             [
+                ('settings = {"num_train_epochs": 3}', "a batch has 8 rows"),
+                ("settings = 3", "should be a dictionary"),
                 (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return rows // (batch_size * gradient_accumulation_steps * processes)
-""",
-                    "where do the last rows go",
+                    changed(SETTINGS, ('"gradient_accumulation_steps": 4,', "")),
+                    "48 steps of 2 rows",
                 ),
                 (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return math.ceil(rows / batch_size)
-""",
-                    "how many rows does a step take",
+                    changed(
+                        SETTINGS, ('batch_size": 2', 'batch_size": 8'), ('_steps": 4', '_steps": 1')
+                    ),
+                    "a batch has 8 rows",
+                ),
+                (changed(SETTINGS, ('epochs": 3', 'epochs": 4')), "16 steps of 8 rows"),
+                (
+                    changed(
+                        SETTINGS,
+                        ('"eval_strategy": "steps"', '"eval_strategy": "epoch"'),
+                        ('"save_strategy": "steps"', '"save_strategy": "epoch"'),
+                    ),
+                    "evaluated after the steps [4, 8, 12]",
                 ),
                 (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return math.ceil(rows / (batch_size * processes))
-""",
-                    "how many rows does a step take",
+                    changed(SETTINGS, ('"save_strategy": "steps"', '"save_strategy": "epoch"')),
+                    "requires the save and eval strategy to match",
+                ),
+                (changed(SETTINGS, ('"save_steps": 3', '"save_steps": 6')), "was it saved"),
+                (
+                    changed(SETTINGS, ('generate": True', 'generate": False')),
+                    "by which argument are titles written",
                 ),
                 (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return rows // (batch_size * gradient_accumulation_steps * processes) + 2
-""",
-                    "how often do they fit",
+                    changed(SETTINGS, ('"greater_is_better": False,', "")),
+                    "look up greater_is_better",
                 ),
                 (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return rows // (batch_size * gradient_accumulation_steps * processes) + 1
-""",
-                    "800 rows",
+                    changed(SETTINGS, ('"metric_for_best_model": "unfinished",', "")),
+                    "by which score is it chosen",
                 ),
                 (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return math.ceil(6866 / (batch_size * gradient_accumulation_steps * processes))
-""",
-                    "800 rows",
+                    changed(SETTINGS, ('at_end": True', 'at_end": False')),
+                    "is the best model loaded",
                 ),
-                (
-                    """
-def steps_per_epoch(rows, batch_size, gradient_accumulation_steps, processes):
-    return round(math.ceil(rows / (batch_size * processes)) / gradient_accumulation_steps)
-""",
-                    "80 rows",
-                ),
+                (changed(SETTINGS, ('"unfinished"', '"rougeL"')), "the Trainer stops with"),
+                (changed(SETTINGS, ('"save_total_limit": 2,', "")), "4 checkpoints are left"),
             ],
         ),
     },
