@@ -23,7 +23,7 @@ def mt5_small(prepared, tmp_path_factory):
 def test_full_size_mt5_small_trains_in_16_gib(mt5_small, prepared, script, tmp_path):
     data = copy_data(prepared[0], tmp_path / "data", validation=8)
     flags = ["--model", mt5_small, "--data", data, "--output-dir", tmp_path / "model"]
-    flags += ["--epochs", 1, "--max-train-samples", 16]  # two steps
+    flags += ["--epochs", 1, "--max-train-samples", 8]  # one step
     # With an environment, the command is a child of this process, whose memory can be asked for.
     run(f"train_{script}.py", "--preset", "amazon", *flags, OMP_NUM_THREADS="1")
     assert read_json(tmp_path / "model/arguments.json")["finished"]
