@@ -10,13 +10,19 @@ from transformers, so this script calls the model's generate().
     python predict.py --model results/sample-accelerate --split test     # a table of scores
     python predict.py --preset amazon                    # the chapter's model, if it is trained
 
+Of a review of your own, the sample's model writes:
+
+    '>>> Review: El libro llegó con la tapa rota y las páginas dobladas.'
+    '>>> Summary: La portada llegó doblada'
+
 Reads   a model: --model is a folder that a training script wrote, or a Hub id. Reviews, one of
         - those on the command line, or in the file --input
         - with --split, all rows of this split of the prepared data
         - with --examples, these rows of the test split
         - otherwise the first review of each language of the test split.
-        The prepared data is --data or, without it, that which the model was trained on. If there is
-        no test split, validation takes its place.
+        The prepared data is --data. Without it, the data that the model was trained on is read or,
+        for a model of the Hub, the data of the preset. If there is no test split, validation takes
+        its place.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -118,7 +124,7 @@ def read_examples(args):
 
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
-    with common.explain_checkpoint_errors(args.model):  # an error of one line
+    with common.explain_checkpoint_errors(args.model):  # reports an error in one line
         # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
@@ -128,15 +134,18 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # generate() takes its settings from here. mT5 must not write <extra_id_0> and the like, which
-    # it knows from its pre-training. Without --num-beams, the number of the checkpoint stays.
-    model.generation_config.max_new_tokens = args.max_target_length
+    # generate() takes its settings from generation_config. mT5 must not write <extra_id_0> and the
+    # like, which it knows from its pre-training. Without --num-beams, the number of beams is that
+    # of the checkpoint.
     model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         model.generation_config.num_beams = args.num_beams
     # The script ends here if a weight is missing, if the tokenizer does not fit the model, or if
-    # the model cannot generate. For models other than mT5, some settings are changed.
+    # the model cannot generate. Models other than mT5 get what they need: GPT-2 a token for
+    # padding, BART no minimum length, mBART-50 the choice of its language.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    if not config.is_encoder_decoder:
+        tokenizer.padding_side = "left"  # in GPT-2 no padding may follow the prompt "TL;DR:"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()
@@ -178,7 +187,7 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
         padding=True,
         return_tensors="pt",
     )
-    # Only for mBART-50, whose first token names the language to write in
+    # mBART-50 only: the first token of a review is its language, in which the title is written.
     inputs = common.set_language_codes(inputs, languages, tokenizer)
     inputs = inputs.to(model.device)
     with torch.inference_mode():
@@ -195,7 +204,6 @@ def continue_batch(reviews, tokenizer, model, args):
 
     The prompt "TL;DR:" after a review asks for its summary.
     """
-    tokenizer.padding_side = "left"  # no padding may follow the prompt
     inputs = tokenizer(
         reviews,
         ["\nTL;DR:"] * len(reviews),
@@ -227,7 +235,7 @@ def print_summary(review, title, summary):
 def main():
     args = parse_args()
     if args.output:
-        common.check_output_file(args.output, args.input)  # may it be written, and is it no input?
+        common.check_output_file(args.output, args.input)  # stops if it cannot be written
     # The preset's model is a folder. If it is missing, its name would be looked for on the Hub.
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
@@ -250,7 +258,7 @@ def main():
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)
     for row, summary in zip(rows, summaries, strict=True):
-        row["summary"] = summary  # a file that has this column was refused
+        row["summary"] = summary  # read_input() has refused a file with this column
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 

@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py                     # the sample and a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter: google/mt5-small
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
-    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # two CPU processes
+    accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py
 
 Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, training.png and a
@@ -155,8 +155,8 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weight_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, a mean over its label tokens, weighted by their number.
 
-    Differs from the chapter, but only on several processes; on one, the factor is 1. The gradients
-    of the processes are averaged. If one process has 10 label tokens and another one has 30, each
+    Differs from the chapter: each label token counts the same on all processes. The gradients of
+    the processes are averaged. If one process has 10 label tokens and another one has 30, each
     token of the first would count three times as much. So the losses are multiplied by 10/20 and by
     30/20, where 20 is the mean.
     """
@@ -268,7 +268,7 @@ def save_model(args, model, tokenizer, progress):
 
 
 def main():
-    # The flags: those of PRESETS, and some more, such as --seed and --resume. --help lists them.
+    # The flags: those of PRESETS, and --num-beams, --rouge, --seed, --resume, --push-to-hub, ...
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
     set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
 
@@ -281,7 +281,7 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
 
-    # 3. Tokenize the reviews and their titles
+    # 3. Tokenize the reviews and their titles. Each process does so for itself.
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
@@ -298,15 +298,16 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the batches are counted before prepare(), which divides them among
-    # the processes. The schedule is prepared too, and then each step of 4 processes counts as 4.
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On 4
+    # processes 400 batches are 100 steps, and in each one a prepared schedule moves on by 4. So
+    # count the batches before prepare() divides them among the processes.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare everything for the device and the processes. Differs from the chapter: the schedule
-    # is prepared too, so that it is saved and resumed.
+    # 6. Prepare everything: the model moves to the device, and each process gets a part of the
+    # batches. On several processes the model is wrapped, so that their gradients are averaged.
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
@@ -316,8 +317,8 @@ def main():
     # and stems are those of each row's language, and a score is one number, without .mid.
     rouge = common.Rouge(args.rouge)
 
-    # 8. Start, or go on from a checkpoint
-    common.begin_run(args, len(books["train"]), checkpoint)  # prints what will be trained
+    # 8. Start: print what will be trained, and create the Hub repository. Or resume a checkpoint.
+    common.begin_run(args, len(books["train"]), checkpoint)
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
         progress = resume(accelerator, checkpoint)
@@ -325,8 +326,7 @@ def main():
     # 9. Train
     upload = None  # the last upload that was started
     for epoch in range(progress["epoch"], args.epochs):
-        # Train. The order of the rows is another one in each epoch, and the same on all processes
-        # and after --resume.
+        # Train. Each epoch has its own order of the rows, on all processes and after --resume.
         generator.manual_seed(args.seed + epoch)
         model.train()
         epoch_loss = 0.0
@@ -334,7 +334,9 @@ def main():
         no_bar = not sys.stderr.isatty()  # in a log file
         for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=no_bar):
             outputs = model(**batch)
-            loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
+            loss = outputs.loss
+            if accelerator.num_processes > 1:
+                loss = weight_by_label_tokens(accelerator, loss, batch["labels"])
             accelerator.backward(loss)
             # Differs from the chapter: large gradients are clipped, as the Trainer does.
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -347,17 +349,16 @@ def main():
 
         # Generate a summary of each validation review
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-
         # Compute ROUGE. Each process has all summaries, so that all find the same epoch the best.
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
         log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
-        # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far.
+        # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far. The
+        # scores for its card are by language, with intervals, and beside those of the baseline.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                # These scores are by language, with intervals, and beside the baseline's
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
@@ -374,7 +375,7 @@ def main():
             common.save_results(folder, args, scores, log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
         upload = push_to_hub(args, "Training complete")
-        common.wait_for_upload(args, upload, is_last=True)
+        common.wait_for_upload(args, upload, is_last=True)  # if it failed, so does the script
 
 
 if __name__ == "__main__":

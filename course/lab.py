@@ -40,7 +40,7 @@ def run(*command, **environment):
 
 
 def training_step(accelerator, model, optimizer, lr_scheduler, batch):
-    """Train on one batch and return its loss. This gives away a part of exercise 2 of stage 4."""
+    """Train on one batch, return its loss. This gives away a part of exercise 2 of stage 4."""
     loss = model(**batch).loss
     accelerator.backward(loss)
     accelerator.clip_grad_norm_(model.parameters(), 1.0)
