@@ -274,8 +274,8 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # None or, with --resume, the newest checkpoint. If --output-dir holds something else, or a run
-    # that has not ended, the script ends here.
+    # With --resume, this is the newest checkpoint, else None. The script ends here if --output-dir
+    # holds files of other programs, or an unfinished run that would be replaced.
     checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model

@@ -5,6 +5,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py                     # the sample: synthetic reviews and a tiny mT5
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small, wants a GPU
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
+    python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon
 
 Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
@@ -61,6 +62,7 @@ PRESETS = {
 
 
 def parse_args():
+    # The flags of both training scripts: those of PRESETS, and --num-beams, --rouge, --seed, ...
     parser = common.training_parser(__doc__, PRESETS)
     add = parser.add_argument
     add("--gradient-accumulation-steps", type=int, default=1, help="batches per step (1)")
@@ -123,8 +125,8 @@ def postprocess_text(texts, languages):
 def get_training_arguments(args):
     """Return the ``Seq2SeqTrainingArguments``: the chapter's, and those of more flags.
 
-    Unlike in train_accelerate.py, rows are not grouped by length: the Trainer would also reorder
-    the validation rows, whose titles compute_metrics() takes in their order.
+    Do not group rows by length here: the Trainer would also reorder the validation rows, whose
+    titles compute_metrics() takes in their order.
     """
     interval = "steps" if args.save_steps else "epoch"
     training_args = Seq2SeqTrainingArguments(
@@ -141,7 +143,7 @@ def get_training_arguments(args):
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",
+        metric_for_best_model="rougeL",  # higher is better, as the name does not end in "loss"
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: the value of --save-steps, which is None if the interval is an epoch
@@ -153,10 +155,11 @@ def get_training_arguments(args):
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        include_for_metrics=["loss"],  # for compute_metrics, which looks if they are finite
+        include_for_metrics=["loss"],  # gives compute_metrics the losses, for check_losses()
         **machine_arguments(),
     )
-    # Without this, and without bf16, the Trainer takes what `accelerate launch` may have set.
+    # Only --bf16 decides. Without this line, and without bf16, the Trainer would take the precision
+    # that `accelerate launch` may have put into the environment.
     training_args.mixed_precision = "bf16" if args.bf16 else "no"
     return training_args
 
@@ -174,15 +177,18 @@ def machine_arguments():
 
 
 def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the summed loss of a batch, divided by the number of label tokens of its step.
+    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
 
-    Differs from the chapter: each label token of an optimizer step counts the same, even if the
-    step has several batches, through accumulation or several processes. The losses of two batches
-    with 10 and 30 label tokens are both divided by 40, which is ``num_items_in_batch``. The Trainer
-    adds them up. (On several processes, where gradients are averaged, it multiplies each loss by
-    the number of processes.) mT5's own loss divides by 10 and by 30, so that each token of the
-    first batch would count three times as much.
+    You may skip this function at first: with one process and one batch per step, the defaults, the
+    result is mT5's own loss.
+
+    Differs from the chapter: each label token counts the same, even if a step has several batches,
+    through accumulation or several processes. The losses of two batches with 10 and 30 label tokens
+    are both divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own
+    loss divides by 10 and by 30, so that a token of the first would count three times as much.
     """
+    # Gradients of several processes are averaged. For this the Trainer multiplies the loss by their
+    # number.
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
     return loss / num_items_in_batch
@@ -198,14 +204,20 @@ def decode(predictions, tokenizer, num_rows):
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
+def check_losses(losses):
+    """End the script if a loss is infinite or "not a number", which no further training mends."""
+    if not np.isfinite(losses).all():
+        common.fail("a loss is not finite; delete the output and lower --learning-rate")
+
+
 def main():
     args = parse_args()
     state = common.process_state()  # Accelerate's PartialState: which of several processes is this?
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # None or, with --resume, the newest checkpoint. If --output-dir holds something else, or a run
-    # that has not ended, the script ends here.
+    # With --resume, this is the newest checkpoint, else None. The script ends here if --output-dir
+    # holds files of other programs, or an unfinished run that would be replaced.
     checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model
@@ -234,8 +246,8 @@ def main():
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        if not np.isfinite(eval_pred.losses).all():
-            common.fail("a loss is not finite; delete the output and lower --learning-rate")
+        check_losses(eval_pred.losses)
+        # Decode the generated summaries, and put each sentence on a line of its own
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
         # Differs from the chapter: the references are the titles, and not the labels, which are
@@ -264,37 +276,40 @@ def main():
         compute_loss_func=compute_loss,  # only for training; eval_loss averages mT5's own losses
         compute_metrics=compute_metrics,
     )
-    common.begin_run(args, len(books["train"]), checkpoint)  # prints what will be trained
-    # Evaluation fills model.generation_config with defaults, such as max_length=20. For our
-    # summaries max_new_tokens=30 still holds. But the defaults would be saved with the model, so
-    # step 8 saves this copy.
+    # This prints what will be trained, and creates the Hub repository with --push-to-hub.
+    common.begin_run(args, len(books["train"]), checkpoint)
+    # Keep our settings of generate(), to save them in step 8. Evaluation adds defaults to them, as
+    # max_length=20. (For its own summaries max_new_tokens still holds.)
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    # 8. Score, save and push the best model, which train() has loaded. predict() does what the
-    # chapter's evaluate() does, and also returns the ids of the summaries.
+    # 8. Score, save and push the best model, which train() has loaded. The chapter's evaluate()
+    # returns scores only, and predict() also the ids of the summaries. They are scored by language,
+    # with intervals, and beside the baseline.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
-        # These scores are by language, with intervals, and beside those of the baseline
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config
         # The files move to --output-dir when all are written. An error before that loses nothing.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+            # results.json, log.csv, training.png and the model card
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
         print(f"\nA title: {titles[0]!r}. Its summary: {summaries[0]!r}")
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
-            # Differs from the chapter: trainer.push_to_hub() would put its model card over ours.
+            # Differs from the chapter: trainer.push_to_hub() would put its model card over ours,
+            # which has the chapter's tag "summarization" too.
             upload = upload_folder(
                 repo_id=args.push_to_hub,
                 folder_path=args.output_dir,
                 ignore_patterns=list(common.NOT_UPLOADED),
                 commit_message="Training complete",
-                run_as_future=True,  # so that the next line can wait for it, and report an error
+                run_as_future=True,  # so that an error does not end the script at once
             )
+            # If the upload fails, this prints the command that uploads the model later.
             common.wait_for_upload(args, upload, is_last=True)
 
 
