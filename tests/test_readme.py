@@ -127,9 +127,10 @@ def test_each_quoted_message_stands_in_a_script():
 
 def test_what_the_notebook_table_gives_to_paste_is_python():
     table = PROSE.split("## I only want my notebook fixed")[1].split("##")[0]
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    rows = [line.strip("| ").split(" | ") for line in lines[1:]]
     pasted = [code for row in rows for code in re.findall("`([^`]+)`", row[2])]
-    assert len(rows) == 11 and len(pasted) > len(rows)
+    assert len(rows) == 12 and len(pasted) > len(rows)
     for code in pasted:
         ast.parse(code)
 
