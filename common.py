@@ -477,6 +477,18 @@ def set_threads():
         torch.set_num_threads(max(1, os.cpu_count() // processes))
 
 
+def machine_arguments():
+    """Return the arguments of the Trainer that depend on the device and on several processes."""
+    device = process_state().device
+    return {
+        "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
+        "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
+        "ddp_find_unused_parameters": False,  # there are none, and the search takes time
+        "log_level_replica": "error",  # all processes but the first would print warnings
+        "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
+    }
+
+
 def print_plan(args, num_rows, state):
     """Print what will be trained: model, rows, processes, device, steps, folder."""
     number = state.num_processes

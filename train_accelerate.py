@@ -36,8 +36,12 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-# common.py holds what is not the lesson: flags, files, error messages, models other than mT5. One
-# name matters for the lesson: common.Rouge is the metric, in place of evaluate.load("rouge").
+# What the scripts share: flags, files, clear errors, and models other than mT5. You can follow this
+# script without it. Four of its names stand for code of the chapter:
+#   load_prepared()         the book reviews of "Preparing a multilingual corpus"
+#   Rouge                   evaluate.load("rouge")
+#   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
+#   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -79,15 +83,16 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # generate() takes its settings from here. Differs from the chapter: a summary has up to 30
-    # tokens, like a title, and not only 20, the default. mT5 must not write <extra_id_0> and the
-    # like, which it knows from its pre-training.
-    model.generation_config.max_new_tokens = args.max_target_length
-    model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    # The settings of generate(), which writes the summaries
+    settings = model.generation_config
+    # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
+    settings.max_new_tokens = args.max_target_length
+    # Never write <extra_id_0> and the like, which mT5 knows from its pre-training.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
-        model.generation_config.num_beams = args.num_beams
+        settings.num_beams = args.num_beams
     # The script ends here if a weight is missing, if the tokenizer does not fit the texts, or if
-    # the model cannot generate. For models other than mT5, some settings are changed.
+    # the model cannot generate. Models other than mT5 get the settings that they need.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -155,10 +160,10 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 def weight_by_label_tokens(accelerator, loss, labels):
     """Return the ``loss`` of a batch, a mean over its label tokens, weighted by their number.
 
-    Differs from the chapter: each label token counts the same on all processes. The gradients of
-    the processes are averaged. If one process has 10 label tokens and another one has 30, each
-    token of the first would count three times as much. So the losses are multiplied by 10/20 and by
-    30/20, where 20 is the mean.
+    Differs from the chapter: each label token counts the same on all processes. ``loss`` is a mean
+    over the tokens of one process, and backward() averages the gradients of the processes. With 10
+    tokens on one process and 30 on another, each of the 10 would count three times as much. So the
+    losses are multiplied by 10/20 and by 30/20, where 20 is the mean.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
@@ -167,8 +172,8 @@ def weight_by_label_tokens(accelerator, loss, labels):
 def row_losses(logits, labels):
     """Return the sum of the losses of each row's label tokens, of shape (rows,).
 
-    With one number per row, gather_for_metrics() can drop rows that are there twice, which the one
-    loss of a batch, outputs.loss, would contain.
+    On several processes the last batch may contain repeated rows. From one number per row,
+    gather_for_metrics() can drop them, but not from outputs.loss, one number per batch.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     return cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
@@ -179,8 +184,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # Within autocast() the weights are converted to bf16 once per batch, and not in each of the
-        # many calls that generate() makes.
+        # Only for bf16: within autocast() the weights are converted once per batch, and not in each
+        # of the many calls that generate() makes. (In training, the prepared model does this.)
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -188,7 +193,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
             )
             # Not in the chapter: a forward pass, for the validation loss
             logits = model(**batch).logits
-        # The longest summary differs between processes, but gathered tensors have one length.
+        # The longest summary differs between processes, but gathered tensors need one length.
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
@@ -298,9 +303,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On 4
-    # processes 400 batches are 100 steps, and in each one a prepared schedule moves on by 4. So
-    # count the batches before prepare() divides them among the processes.
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. Each
+    # step() of a prepared schedule counts once per process, 4 times on 4 processes. So its length
+    # is the number of all batches, counted here, before prepare() divides them.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -324,6 +329,7 @@ def main():
         progress = resume(accelerator, checkpoint)
 
     # 9. Train
+    no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
     upload = None  # the last upload that was started
     for epoch in range(progress["epoch"], args.epochs):
         # Train. Each epoch has its own order of the rows, on all processes and after --resume.
@@ -331,7 +337,6 @@ def main():
         model.train()
         epoch_loss = 0.0
         epoch_name = f"Epoch {epoch + 1} of {args.epochs}"
-        no_bar = not sys.stderr.isatty()  # in a log file
         for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=no_bar):
             outputs = model(**batch)
             loss = outputs.loss
@@ -349,16 +354,16 @@ def main():
 
         # Generate a summary of each validation review
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        # Compute ROUGE. Each process has all summaries, so that all find the same epoch the best.
+        # Compute ROUGE. Each process has all summaries, but only the first one prints and saves.
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
         log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
-        # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far. The
-        # scores for its card are by language, with intervals, and beside those of the baseline.
+        # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
+                # For the model card: by language, with intervals, beside the baseline lead-3
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
                 progress["best_scores"] = scores
                 common.wait_for_upload(args, upload)  # it may still be reading the older files

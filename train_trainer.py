@@ -17,7 +17,6 @@ Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of ab
 """
 
 import copy
-import sys
 
 import numpy as np
 import torch
@@ -32,7 +31,13 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
+# What the scripts share: flags, files, clear errors, and models other than mT5. You can follow this
+# script without it. Four of its names stand for code of the chapter:
+#   load_prepared()         the book reviews of "Preparing a multilingual corpus"
+#   Rouge                   evaluate.load("rouge")
+#   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
+#   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
+import common
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -83,15 +88,16 @@ def load_checkpoint(args, texts):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # generate() takes its settings from here. Differs from the chapter: a summary has up to 30
-    # tokens, like a title, and not only 20, the default. mT5 must not write <extra_id_0> and the
-    # like, which it knows from its pre-training.
-    model.generation_config.max_new_tokens = args.max_target_length
-    model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    # The settings of generate(), which writes the summaries
+    settings = model.generation_config
+    # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
+    settings.max_new_tokens = args.max_target_length
+    # Never write <extra_id_0> and the like, which mT5 knows from its pre-training.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
-        model.generation_config.num_beams = args.num_beams
+        settings.num_beams = args.num_beams
     # The script ends here if a weight is missing, if the tokenizer does not fit the texts, or if
-    # the model cannot generate. For models other than mT5, some settings are changed.
+    # the model cannot generate. Models other than mT5 get the settings that they need.
     common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
     return tokenizer, model
 
@@ -150,30 +156,22 @@ def get_training_arguments(args):
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
-        # Not in the chapter: the other flags of this script, and arguments for the machine
+        # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
         include_for_metrics=["loss"],  # gives compute_metrics the losses, for check_losses()
-        **machine_arguments(),
+        **common.machine_arguments(),  # about the device, processes, and progress bars
     )
     # Only --bf16 decides. Without this line, and without bf16, the Trainer would take the precision
     # that `accelerate launch` may have put into the environment.
     training_args.mixed_precision = "bf16" if args.bf16 else "no"
+    if training_args.n_gpu > 1:  # DataParallel would make larger steps than --batch-size says
+        n_gpu = training_args.n_gpu
+        command = f"torchrun --nproc_per_node {n_gpu} train_trainer.py"
+        common.fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
     return training_args
-
-
-def machine_arguments():
-    """Return the arguments of the Trainer that depend on the device and on several processes."""
-    device = common.process_state().device
-    return {
-        "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
-        "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
-        "ddp_find_unused_parameters": False,  # there are none, and the search takes time
-        "log_level_replica": "error",  # all processes but the first would print warnings
-        "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
-    }
 
 
 def compute_loss(outputs, labels, num_items_in_batch):
@@ -187,10 +185,10 @@ def compute_loss(outputs, labels, num_items_in_batch):
     are both divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own
     loss divides by 10 and by 30, so that a token of the first would count three times as much.
     """
-    # Gradients of several processes are averaged. For this the Trainer multiplies the loss by their
-    # number.
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    # On several processes the gradients are averaged and not added up. To undo this, the Trainer
+    # multiplies what is returned here by the number of processes.
     return loss / num_items_in_batch
 
 
@@ -229,9 +227,9 @@ def main():
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
-    # 4. The collator pads a batch. As it knows the model, it also shifts the labels right, which
-    # gives the decoder_input_ids. mT5 would shift them itself, but in training the Trainer keeps
-    # the labels for compute_loss, and the model does not get them.
+    # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
+    # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
+    # (mT5 could do that, but here the Trainer gives the labels to compute_loss, not to mT5.)
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
@@ -260,10 +258,6 @@ def main():
 
     # 6. The arguments of the Trainer
     training_args = get_training_arguments(args)
-    if training_args.n_gpu > 1:  # DataParallel would make larger steps than --batch-size says
-        n_gpu = training_args.n_gpu
-        command = f"torchrun --nproc_per_node {n_gpu} train_trainer.py"
-        common.fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
 
     # 7. Train
     trainer = Seq2SeqTrainer(
@@ -278,14 +272,15 @@ def main():
     )
     # This prints what will be trained, and creates the Hub repository with --push-to-hub.
     common.begin_run(args, len(books["train"]), checkpoint)
-    # Keep our settings of generate(), to save them in step 8. Evaluation adds defaults to them, as
-    # max_length=20. (For its own summaries max_new_tokens still holds.)
+    # Evaluation writes defaults such as max_length=20 into the settings of generate(). They do no
+    # harm here, but should not be saved. So keep a copy, which step 8 puts back.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    # 8. Score, save and push the best model, which train() has loaded. The chapter's evaluate()
-    # returns scores only, and predict() also the ids of the summaries. They are scored by language,
-    # with intervals, and beside the baseline.
+    # 8. Score, save and push the best model, which train() has loaded. Differs from the chapter:
+    # evaluate() would return only scores, and predict() also returns the ids of the summaries. They
+    # are scored by language, with confidence intervals, and beside the baseline. As the validation
+    # split also chose the best checkpoint, its scores are a little too high.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
