@@ -16,7 +16,7 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     uploads; the training scripts
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``checkpoint_to_resume``, ``adapt_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
+``checkpoint_to_resume``, ``check_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
 ``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
 --model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
 the first three sentences of a review.
@@ -1015,13 +1015,16 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def adapt_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
-    """Check a loaded checkpoint on a few ``texts``, and set it up, in place, for this task."""
-    freeze_constants(model)  # before the check, which looks only at weights that are trained
+def check_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
+    """End the run if a weight is missing, or if the tokenizer does not fit model and ``texts``."""
+    freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model, list(texts))
     check_lengths(args, model)
 
+
+def adapt_checkpoint(args, tokenizer, model):
+    """Set a model up, in place, for this task; end the run if it cannot write a summary then."""
     correct_tied_flag(model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
     adapt_other_families(tokenizer, model)
@@ -1141,6 +1144,7 @@ def adapt_other_families(tokenizer, model):
         generation_config.forced_bos_token_id = None
     if not model.config.is_encoder_decoder:  # GPT-2 has no token for padding
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.padding_side = "left"  # no padding may follow its prompt
 
 
 def task_prefix(model):

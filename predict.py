@@ -10,19 +10,21 @@ from transformers, so this script calls the model's generate().
     python predict.py --model results/sample-accelerate --split test     # a table of scores
     python predict.py --preset amazon                    # the chapter's model, if it is trained
 
-Of a review of your own, the sample's model writes:
+Train a model first, for instance with train_trainer.py. With the small model of the sample,
+python predict.py "El libro llegó con la tapa rota y las páginas dobladas." prints
 
     '>>> Review: El libro llegó con la tapa rota y las páginas dobladas.'
     '>>> Summary: La portada llegó doblada'
 
-Reads   a model: --model is a folder that a training script wrote, or a Hub id. Reviews, one of
-        - those on the command line, or in the file --input
-        - with --split, all rows of this split of the prepared data
-        - with --examples, these rows of the test split
-        - otherwise the first review of each language of the test split.
-        The prepared data is --data. Without it, the data that the model was trained on is read or,
-        for a model of the Hub, the data of the preset. If there is no test split, validation takes
-        its place.
+The cover was torn and the pages were bent; "the cover came bent" mixes these two up.
+
+Reads   a model: --model is a folder that a training script wrote, or a Hub id. And reviews:
+        - those on the command line, or in a file, --input;
+        - or those that prepare_data.py wrote: a split (--split), some rows of the test split
+          (--examples), or its first review of each language (the default).
+        --data names the folder of prepare_data.py. By default it is that with which the model was
+        trained; for a model of the Hub, it is that of the preset. If there is no test split, the
+        validation split takes its place.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -32,7 +34,6 @@ import sys
 from pathlib import Path
 
 import torch
-from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -43,7 +44,7 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 PRESETS = {
     "sample": {
         "model": "results/sample-trainer",
-        "data": None,  # None means: the data that the model was trained on
+        "data": None,  # load_books() then takes the data that the model was trained on
         "batch_size": 32,
         "bf16": False,  # a model as small as the sample's is no faster in bf16
     },
@@ -89,6 +90,18 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
+def load_books(args, required_splits):
+    """Return the prepared data, a ``DatasetDict``: --data or, without it, the model's own.
+
+    A training script has saved its flags beside its model, with the data among them. A model of the
+    Hub has no such file, and gets the data of the preset.
+    """
+    if args.data is None:
+        training_flags = common.read_arguments(args.model)
+        args.data = training_flags.get("data", common.preset_data(args.preset))
+    return common.load_prepared(args, required_splits)
+
+
 def read_rows(args):
     """Return the rows to summarize, a list of dictionaries."""
     if args.text:
@@ -96,8 +109,7 @@ def read_rows(args):
     if args.input:
         return common.read_input(args.input, args.text_column)
     if args.split:
-        books = common.load_prepared(args, [args.split])  # a DatasetDict that has this split
-        return list(books[args.split])
+        return list(load_books(args, [args.split])[args.split])
     return read_examples(args)
 
 
@@ -106,7 +118,7 @@ def read_examples(args):
 
     If there is no test split, the validation split is used.
     """
-    books = common.load_prepared(args, [])  # no split has to be there
+    books = load_books(args, [])  # no split has to be there
     split = "test" if "test" in books else "validation"
     if split not in books:
         common.fail(f"{args.data} has neither test nor validation reviews; give a review")
@@ -117,15 +129,14 @@ def read_examples(args):
         return [rows[number] for number in args.examples]
     first_rows = {}  # {language: its first row}
     for row in rows:
-        if row["language"] not in first_rows:
-            first_rows[row["language"]] = row
+        first_rows.setdefault(row["language"], row)
     return list(first_rows.values())
 
 
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # reports an error in one line
-        # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
+        # trust_remote_code=False: code that comes with a checkpoint never runs. The default asks.
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -134,18 +145,17 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # generate() takes its settings from generation_config. mT5 must not write <extra_id_0> and the
-    # like, which it knows from its pre-training. Without --num-beams, the number of beams is that
-    # of the checkpoint.
-    model.generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    # The script ends here if a weight is missing, or if the tokenizer does not fit the model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
+    # The settings of generate(). Without --num-beams, the checkpoint says how many beams there are.
+    settings = model.generation_config
+    # Never write <extra_id_0> and the like, which marked the gaps in mT5's pre-training.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
-        model.generation_config.num_beams = args.num_beams
-    # The script ends here if a weight is missing, if the tokenizer does not fit the model, or if
-    # the model cannot generate. Models other than mT5 get what they need: GPT-2 a token for
-    # padding, BART no minimum length, mBART-50 the choice of its language.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
-    if not config.is_encoder_decoder:
-        tokenizer.padding_side = "left"  # in GPT-2 no padding may follow the prompt "TL;DR:"
+        settings.num_beams = args.num_beams
+    # Models other than mT5 get what they need: GPT-2 padding on the left, as no padding may follow
+    # its prompt, BART no minimum length, ...
+    common.adapt_checkpoint(args, tokenizer, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()
@@ -172,54 +182,31 @@ def summarize(reviews, languages, tokenizer, model, args):
 
 
 def summarize_batch(reviews, languages, tokenizer, model, args):
-    """Return summaries of a batch of reviews.
-
-    As in the pipeline of the chapter, the reviews become tokens, the model generates tokens, and
-    these become text.
-    """
-    if not model.config.is_encoder_decoder:
-        return continue_batch(reviews, tokenizer, model, args)  # GPT-2, see below
-    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    inputs = tokenizer(
-        [prefix + review for review in reviews],
-        max_length=args.max_input_length,
-        truncation=True,
-        padding=True,
-        return_tensors="pt",
-    )
-    # mBART-50 only: the first token of a review is its language, in which the title is written.
-    inputs = common.set_language_codes(inputs, languages, tokenizer)
+    """Return summaries of a batch of reviews, in the three steps that pipeline() did."""
+    # 1. The texts become tokens.
+    options = {"max_length": args.max_input_length, "padding": True, "return_tensors": "pt"}
+    if model.config.is_encoder_decoder:
+        prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+        inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
+        # Only for mBART-50, whose reviews begin with a language. A trained one answers in it.
+        inputs = common.set_language_codes(inputs, languages, tokenizer)
+    else:
+        # GPT-2 can only continue a text. The prompt "TL;DR:" after a review asks for its summary.
+        # If the two are too long, only_first cuts the review, and never the prompt.
+        prompts = ["\nTL;DR:"] * len(reviews)
+        inputs = tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
     inputs = inputs.to(model.device)
+    # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
+    # one beam, it takes the likeliest next token. With more, it keeps as many likely beginnings.
     with torch.inference_mode():
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=args.max_target_length,
         )
-    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-
-
-def continue_batch(reviews, tokenizer, model, args):
-    """Return summaries of a batch of reviews by GPT-2, which can only continue a text.
-
-    The prompt "TL;DR:" after a review asks for its summary.
-    """
-    inputs = tokenizer(
-        reviews,
-        ["\nTL;DR:"] * len(reviews),
-        max_length=args.max_input_length,
-        truncation="only_first",  # cut the review, and never the prompt
-        padding=True,
-        return_tensors="pt",
-    ).to(model.device)
-    with torch.inference_mode():
-        generated_tokens = model.generate(
-            inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=args.max_target_length,
-        )
-    # The output begins with the review and the prompt.
-    generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    if not model.config.is_encoder_decoder:  # GPT-2's output begins with the review and the prompt
+        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    # 3. The tokens become text.
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
@@ -235,15 +222,11 @@ def print_summary(review, title, summary):
 def main():
     args = parse_args()
     if args.output:
-        common.check_output_file(args.output, args.input)  # stops if it cannot be written
+        # This stops if the file cannot be written, or if it is the input.
+        common.check_output_file(args.output, args.input)
     # The preset's model is a folder. If it is missing, its name would be looked for on the Hub.
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data is None:
-        # The data that the model was trained on stands beside the model, with the other flags of
-        # its training. A model of the Hub has no such file, and gets the data of the preset.
-        training_flags = common.read_arguments(args.model)
-        args.data = training_flags.get("data", common.preset_data(args.preset))
 
     # 1. The reviews. Only the file --input may have them in another column than review_body.
     rows = read_rows(args)
@@ -270,10 +253,10 @@ def main():
         # ROUGE compares each summary with the title that the review has. Beside it stands the
         # chapter's baseline, the first three sentences of the review (lead-3).
         metric = common.Rouge(args.rouge)
-        books = Dataset.from_list(rows)  # a table with the columns review_title, language, ...
-        scores = common.score_beside_lead_3(metric, books, summaries)
+        books = load_books(args, [args.split])
+        scores = common.score_beside_lead_3(metric, books[args.split], summaries)
         print(common.format_scores(scores, args.split))
-    if not args.split and not args.output:
+    elif not args.output:
         for review, row in zip(reviews, rows, strict=True):
             print_summary(review, row.get("review_title"), row["summary"])
 

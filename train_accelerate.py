@@ -37,7 +37,8 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 # What the scripts share: flags, files, clear errors, and models other than mT5. You can follow this
-# script without it. Four of its names stand for code of the chapter:
+# script without it. Read main() first, and each function where main() calls it. Four names of
+# common.py stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
 #   Rouge                   evaluate.load("rouge")
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
@@ -77,23 +78,25 @@ PRESETS = {
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
+        # trust_remote_code=False: code that comes with a checkpoint never runs. The default asks.
         # dtype: the weights are trained in float32, even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
+    # The script ends here if a weight is missing, or if the tokenizer does not fit the texts.
+    common.check_checkpoint(args, tokenizer, model, loading_info, texts)
     # The settings of generate(), which writes the summaries
     settings = model.generation_config
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Never write <extra_id_0> and the like, which mT5 knows from its pre-training.
+    # Never write <extra_id_0> and the like, which marked the gaps in mT5's pre-training.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # The script ends here if a weight is missing, if the tokenizer does not fit the texts, or if
-    # the model cannot generate. Models other than mT5 get the settings that they need.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
+    # For mT5 this only sets config.tie_word_embeddings to False, as its output layer does not share
+    # the weights of the embeddings. Other models get what they need, as BART no minimum length.
+    common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
 
@@ -184,8 +187,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # Only for bf16: within autocast() the weights are converted once per batch, and not in each
-        # of the many calls that generate() makes. (In training, the prepared model does this.)
+        # This matters for bf16 only. generate() calls the model once per token, and each call would
+        # convert the weights again. Within one autocast() they are converted once per batch.
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -197,11 +200,12 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
-        labels = batch["labels"]
+        batch_losses = row_losses(logits, batch["labels"])
+        batch_tokens = (batch["labels"] != -100).sum(dim=1)
         # Differs from the chapter: on several processes the dataloader fills the last batch up with
         # repeated rows. gather_for_metrics() drops these, while gather() would score them twice.
         generated_tokens, batch_losses, batch_tokens = accelerator.gather_for_metrics(
-            (generated_tokens, row_losses(logits, labels), (labels != -100).sum(dim=1))
+            (generated_tokens, batch_losses, batch_tokens)
         )
         summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
         losses.append(batch_losses)
@@ -303,9 +307,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. Each
-    # step() of a prepared schedule counts once per process, 4 times on 4 processes. So its length
-    # is the number of all batches, counted here, before prepare() divides them.
+    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On 4
+    # processes a prepared schedule moves on by 4 at each step(). So its length is the number of all
+    # batches, which is counted here, before prepare() gives each process a quarter.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -332,7 +336,7 @@ def main():
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
     upload = None  # the last upload that was started
     for epoch in range(progress["epoch"], args.epochs):
-        # Train. Each epoch has its own order of the rows, on all processes and after --resume.
+        # Step 1: train. Each epoch has its own order of rows, on all processes and when resumed.
         generator.manual_seed(args.seed + epoch)
         model.train()
         epoch_loss = 0.0
@@ -340,7 +344,7 @@ def main():
         for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=no_bar):
             outputs = model(**batch)
             loss = outputs.loss
-            if accelerator.num_processes > 1:
+            if accelerator.num_processes > 1:  # with one, its tokens count the same anyway
                 loss = weight_by_label_tokens(accelerator, loss, batch["labels"])
             accelerator.backward(loss)
             # Differs from the chapter: large gradients are clipped, as the Trainer does.
@@ -352,14 +356,14 @@ def main():
         # len() is now the number of batches of each process.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # Generate a summary of each validation review
+        # Step 2: generate a summary of each validation review
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        # Compute ROUGE. Each process has all summaries, but only the first one prints and saves.
+        # Step 3: compute ROUGE. All processes have all summaries, but only the first one prints.
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
         log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
-        # Save and push the model. Differs from the chapter: only if ROUGE-L is the best so far.
+        # Step 4: save and push. Differs from the chapter: only if ROUGE-L is the best so far.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:

@@ -32,7 +32,8 @@ from transformers import (
 from transformers.integrations import get_available_reporting_integrations
 
 # What the scripts share: flags, files, clear errors, and models other than mT5. You can follow this
-# script without it. Four of its names stand for code of the chapter:
+# script without it. Read main() first, and each function where main() calls it. Four names of
+# common.py stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
 #   Rouge                   evaluate.load("rouge")
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
@@ -82,23 +83,25 @@ def parse_args():
 def load_checkpoint(args, texts):
     """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
     with common.explain_checkpoint_errors(args.model):
-        # trust_remote_code=False: Python code that comes with a checkpoint is never executed.
+        # trust_remote_code=False: code that comes with a checkpoint never runs. The default asks.
         # dtype: the weights are trained in float32, even if they were saved in another type.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
+    # The script ends here if a weight is missing, or if the tokenizer does not fit the texts.
+    common.check_checkpoint(args, tokenizer, model, loading_info, texts)
     # The settings of generate(), which writes the summaries
     settings = model.generation_config
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Never write <extra_id_0> and the like, which mT5 knows from its pre-training.
+    # Never write <extra_id_0> and the like, which marked the gaps in mT5's pre-training.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # The script ends here if a weight is missing, if the tokenizer does not fit the texts, or if
-    # the model cannot generate. Models other than mT5 get the settings that they need.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info, texts)
+    # For mT5 this only sets config.tie_word_embeddings to False, as its output layer does not share
+    # the weights of the embeddings. Other models get what they need, as BART no minimum length.
+    common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
 
