@@ -18,7 +18,7 @@ def mt5_small(prepared, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("script", ["trainer", "accelerate"])
 def test_full_size_mt5_small_trains_in_16_gib(mt5_small, prepared, script, tmp_path):
     data = copy_data(prepared[0], tmp_path / "data", validation=8)

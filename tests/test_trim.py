@@ -297,7 +297,7 @@ def test_data_without_a_training_split_is_refused(prepared, tmp_path):
 # ---- full size ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_full_size_takes_a_minute_and_4_gib_over_the_model_at_most(prepared, tmp_path):
     whole = tmp_path / "whole"
     save_mt5(whole)
