@@ -1036,6 +1036,15 @@ def step_loss(means, labels):
 """,
                     "that are not -100",
                 ),
+                (
+                    # only the first and the last batch
+                    """
+def step_loss(means, labels):
+    tokens = [(batch != -100).sum().item() for batch in (labels[0], labels[-1])]
+    return np.average([means[0], means[-1]], weights=tokens)
+""",
+                    "the five losses should be equal",
+                ),
             ],
         ),
         "exercise-2": (
@@ -1046,7 +1055,8 @@ from torch.nn.functional import cross_entropy
 
 
 def summed_loss(model, batch):
-    logits = model(**batch).logits.flatten(0, 1)
+    ids, mask, labels = (batch[name] for name in ("input_ids", "attention_mask", "labels"))
+    logits = model(ids, attention_mask=mask, labels=labels).logits.flatten(0, 1)
     return cross_entropy(logits, batch["labels"].flatten(), reduction="sum")
 
 
@@ -1093,13 +1103,25 @@ def train(model, optimizer, lr_scheduler, steps, validation_batches, epochs):
                     changed(
                         TRAIN, ("lr_scheduler.step()", "lr_scheduler.step(); lr_scheduler.step()")
                     ),
-                    "once in each step",
+                    "call lr_scheduler.step() once in each step; you call it 2 times in step 1",
                 ),
                 (
                     changed(
                         TRAIN, ("lr_scheduler.step()", "[lr_scheduler.step() for _ in batches]")
                     ),
-                    "once in each step",
+                    "you call it 4 times in step 1",
+                ),
+                (
+                    # in the loop over the batches
+                    changed(
+                        TRAIN,
+                        ("            lr_scheduler.step()\n", ""),
+                        (
+                            "            accelerator.clip",
+                            "                lr_scheduler.step()\n            accelerator.clip",
+                        ),
+                    ),
+                    "you call it 4 times in step 1",
                 ),
                 (
                     changed(
@@ -1138,6 +1160,19 @@ def train(model, optimizer, lr_scheduler, steps, validation_batches, epochs):
                     "do the gradients of all its batches add up",
                 ),
                 (changed(TRAIN, (f"            {CLIP}\n", "")), "clip it to 1"),
+                (
+                    # makes every norm 1, also a smaller one
+                    changed(
+                        TRAIN,
+                        (
+                            CLIP,
+                            "gradients = [weight.grad for weight in model.parameters()]\n"
+                            "            torch._foreach_div_(gradients, "
+                            "torch.nn.utils.get_total_norm(gradients))",
+                        ),
+                    ),
+                    "gradients with a norm below 1 stay as they are",
+                ),
                 (
                     changed(
                         TRAIN,
