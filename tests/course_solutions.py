@@ -14,6 +14,18 @@ def exact_and_unfinished(predictions, titles):
     exact = [text == title for text, title in zip(texts, titles)]
     return np.mean(exact), 1 - np.mean(ended)
 """
+HARDER = """
+def harder(test, train):
+    titles = {row["review_title"] for row in train}
+    known = {part for row in train for part in sentences(row["review_body"])}
+    left = []
+    for row in test:
+        own = any(part not in known for part in sentences(row["review_body"]))
+        new = row["review_title"] not in titles
+        if own and new:
+            left.append(row)
+    return left
+"""
 SETTINGS = """
 settings = {
     "per_device_train_batch_size": 2,
@@ -156,6 +168,17 @@ def is_copied(example):
 """,
                     "title 'Waste'",  # "waste" is in "wasted"
                 ),
+                (
+                    """
+def is_copied(example):
+    title, review = words(example["review_title"]), words(example["review_body"])
+    if Counter(title) - Counter(review):
+        return False
+    places = [review.index(word) for word in title]  # only the first place of each word
+    return places == sorted(places)
+""",
+                    "title 'The end drags'",
+                ),
                 ("def is_copied(example):\n    return True", "title 'Slow start'"),
             ],
         ),
@@ -241,24 +264,63 @@ def overlap(ours, theirs):
 """,
                     "you count 0 reviews",
                 ),
+                (
+                    """
+def overlap(ours, theirs):
+    known = {part for review in theirs for part in sentences(review)}
+    parts = [sentences(review) for review in ours]
+    found = sum(part in known for review in parts for part in review)
+    whole = sum(all(part in known for part in review) for review in parts)
+    return round(found / sum(map(len, parts)), 2), whole
+""",
+                    "do not round the share",
+                ),
                 ("def overlap(ours, theirs):\n    return 0.82", "not two numbers"),
             ],
         ),
         "exercise-3": (
             [
                 """
-max_input_length = 8
-while (lengths > max_input_length).mean() > 0.02:
-    max_input_length += 8
+def harder(test, train):
+    known = {part for row in train for part in sentences(row["review_body"])}
+    titles = {row["review_title"] for row in train}
+    return [
+        row
+        for row in test
+        if row["review_title"] not in titles and not known.issuperset(sentences(row["review_body"]))
+    ]
 """,
-                "max_input_length = int(np.ceil(lengths.quantile(0.98) / 8)) * 8",
+                """
+def harder(test, train):
+    known, titles = set(), set()
+    for row in train:
+        known.update(sentences(row["review_body"]))
+        titles.add(row["review_title"])
+    left = []
+    for row in test:
+        own = [part for part in sentences(row["review_body"]) if part not in known]
+        if own and row["review_title"] not in titles:
+            left.append(row)
+    return left
+""",
             ],
             [
-                ("max_input_length = int(lengths.quantile(0.98)) // 8 * 8", "allow more"),
-                ("max_input_length = int(lengths.quantile(0.98))", "no multiple of 8"),
-                ("max_input_length = 96", "find the smallest"),
-                ("max_input_length = 8", "allow more"),
-                ("max_input_length = 512", "find the smallest"),
+                (HARDER.replace("own and", "own or"), "is each of the two conditions true"),
+                (HARDER.replace("own and new", "own"), "is each of the two conditions true"),
+                (HARDER.replace("own and new", "new"), "is each of the two conditions true"),
+                (HARDER.replace("any(", "all("), "'review_body': 'Good. Dull!'"),
+                (
+                    HARDER.replace("in titles\n", "in ' '.join(titles)\n"),
+                    "'review_title': 'good book'",
+                ),
+                (
+                    HARDER.replace("in known for", "in ' '.join(known) for"),
+                    "'review_body': 'slow.'",
+                ),
+                (HARDER.replace("known = {", "known = titles | {"), "'review_body': 'A bore'"),
+                (HARDER.replace("return left", "return len(left)"), "not a list of rows"),
+                ("def harder(test, train):\n    return test", "'review_body': 'Good. Fine.'"),
+                (HARDER.replace("(test, train)", "(train, test)"), "you return"),
             ],
         ),
         "exercise-4": (
@@ -364,7 +426,9 @@ def pad(rows):
                     "    return {name: [row[name] for row in rows] for name in rows[0]}",
                     "your lines have the lengths [3, 5]",
                 ),
-                ("def pad(rows):\n    return collator(rows)", "a dictionary of your own"),
+                ("def pad(rows):\n    return collator(rows)", "without it"),
+                ("def pad(rows):\n    return dict(collator(rows))", "without it"),
+                ("def pad(rows):\n    return rows", "return a dictionary, and not list"),
             ],
         ),
     },
