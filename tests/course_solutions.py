@@ -26,6 +26,18 @@ def harder(test, train):
             left.append(row)
     return left
 """
+UNDO = """
+def undo(row, number):
+    sentences = row["review_body"].split(". ")
+    if number == 0:
+        sentences = common.sent_tokenize(row["review_body"], row["language"])
+    line_break = "\\n" if number == 1 else " "
+    summary, title = line_break.join(sentences[:3]), row["review_title"]
+    the_scorer = scorer if number == 3 else friends_scorer
+    if number == 2:
+        return the_scorer, title, summary
+    return the_scorer, summary, title
+"""
 SETTINGS = """
 settings = {
     "per_device_train_batch_size": 2,
@@ -469,6 +481,23 @@ def rouge_pairs(summary, reference, gap):
             shared += 1
     return [shared / max(1, sizes[1]), shared / max(1, sizes[0]), 2 * shared / max(1, sum(sizes))]
 """,
+                """
+from fractions import Fraction
+from itertools import combinations
+
+
+def rouge_pairs(summary, reference, gap):
+    counts = []
+    for text in (summary, reference):
+        places = combinations(enumerate(words(text)), 2)
+        counts.append(Counter((one, two) for (i, one), (j, two) in places if j - i <= gap + 1))
+    ours, theirs = counts
+    shared = (ours & theirs).total()
+    if shared == 0:
+        return 0, 0, 0
+    recall, precision = Fraction(shared, theirs.total()), Fraction(shared, ours.total())
+    return recall, precision, 2 / (1 / recall + 1 / precision)
+""",
             ],
             [
                 (
@@ -641,6 +670,25 @@ def rouge_pairs(summary, reference, gap):
                     "gap 0",
                 ),
                 (
+                    """
+from itertools import combinations
+
+
+def pairs(text, gap):
+    parts = text.split()  # large letters stay
+    places = combinations(range(len(parts)), 2)
+    return Counter((parts[i], parts[j]) for i, j in places if j - i <= gap + 1)
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
+    shared = (ours & theirs).total()
+    recall, precision = shared / max(1, theirs.total()), shared / max(1, ours.total())
+    return recall, precision, 2 * recall * precision / max(1e-9, recall + precision)
+""",
+                    "large and small letters are the same",
+                ),
+                (
                     "def rouge_pairs(summary, reference, gap):\n    return None, None, None",
                     "three numbers",
                 ),
@@ -776,45 +824,62 @@ def interval(values):
 """,
                     "the lower end comes first",
                 ),
+                (
+                    """
+def interval(values):
+    generator = np.random.default_rng(1)
+    means = [generator.choice(values, len(values)).mean() for _ in range(200)]
+    return np.quantile(means, [0.025, 0.975])
+""",
+                    "how often do you draw",
+                ),
+                (
+                    """
+def interval(values):
+    reach = 1.96 * values.std() / len(values) ** 0.5
+    return max(values.mean() - reach, values.min()), values.mean() + reach
+""",
+                    "nothing is drawn",
+                ),
                 ("def interval(values):\n    return None, None", "not two numbers"),
                 ('def interval(values):\n    return "21.1", "23.1"', "not two numbers"),
             ],
         ),
         "exercise-4": (
             [
+                UNDO,
                 """
-import math
-
-rows_needed = {pair: math.ceil((1.96 * s[pair] / 0.23) ** 2) for pair in s}
-""",
-                """
-rows_needed = {}
-for pair, values in differences.items():
-    rows = 1
-    while 1.96 * values.std() / rows**0.5 > 0.23:
-        rows += 1
-    rows_needed[pair] = rows
+def undo(row, number):
+    if number == 3:
+        sentences = common.sent_tokenize(row["review_body"], row["language"])
+    else:
+        sentences = row["review_body"].split(". ")
+    texts = [("\\n" if number == 0 else " ").join(sentences[:3]), row["review_title"]]
+    if number == 1:
+        texts.reverse()
+    return [RougeScorer(["rouge1"], use_stemmer=number != 2), *texts]
 """,
             ],
             [
-                ("rows_needed = {pair: (1.96 * s[pair] / 0.23) ** 2 for pair in s}", "no whole"),
-                ("rows_needed = dict.fromkeys(s, 238)", "too few"),
-                ("rows_needed = dict.fromkeys(s, 10**6)", "more than needed"),
                 (
-                    "rows_needed = dict.fromkeys(s, int((1.96 * max(s.values()) / 0.23) ** 2) + 1)",
-                    "lead-3 minus lead-4: 26167 rows are more than needed",
+                    UNDO.replace("if number == 0:", "if number in (0, 1):"),
+                    "with the number 1, more than one place",
                 ),
-                ("rows_needed = {pair: int((1.96 * s[pair] / 0.23) ** 2) for pair in s}", "few"),
-                ("rows_needed = {pair: round(1.96 * s[pair] / 0.23) for pair in s}", "too few"),
+                (UNDO.replace('"\\n"', '"  "'), "with the number 1, more than one place"),
+                (UNDO.replace("number == 1", "number == 9"), "with the number 1 it is still her"),
+                (UNDO.replace("number == 3", "number == 2"), "with the number 2, more than one"),
                 (
-                    'rows_needed = {"lead-1 minus lead-3": 26167, "lead-3 minus lead-4": None}',
-                    "lead-3 minus lead-4 is still None",
+                    UNDO.replace(
+                        "    sentences = row", "    number = min(number, 2)\n    sentences = row"
+                    ),
+                    "the numbers 2 and 3 undo the same place",
                 ),
-                ("rows_needed = {}", "keep both keys"),
-                ('rows_needed = {"lead-1 minus lead-3": 26167}', "keep both keys"),
-                ("rows_needed = 26167", "keep both keys"),
-                ('rows_needed = dict.fromkeys(s, "26167")', "'26167' is no number"),
-                ("rows_needed = dict.fromkeys(s, 0)", "too few"),
+                ("undo = lambda row, number: friends_program(row)", "not a scorer and two texts"),
+                ("undo = lambda row, number: our_program(row)", "not a scorer and two texts"),
+                (
+                    "def undo(row, number):\n    return None, row['review_title'], ''",
+                    "not a scorer and two texts",
+                ),
             ],
         ),
     },
