@@ -41,6 +41,7 @@ def undo(row, number):
 SETTINGS = """
 settings = {
     "per_device_train_batch_size": 2,
+    "per_device_eval_batch_size": 2,
     "gradient_accumulation_steps": 4,
     "num_train_epochs": 3,
     "eval_strategy": "steps",
@@ -53,6 +54,22 @@ settings = {
     "metric_for_best_model": "unfinished",
     "greater_is_better": False,
 }
+"""
+FAIR_REPORT = """
+def fair_report(model):
+    rows = books["validation"].select(range(100, 400))
+    titles = write_titles(model, rows)
+    scores = common.score_beside_lead_3(rouge, rows, titles)
+    scores = scores["all"]
+    model, lead_3, difference = (scores[key]["rougeL"] for key in ("model", "lead-3", "difference"))
+    exact = [title == right for title, right in zip(titles, rows["review_title"])]
+    return {
+        "model": model["f1"],
+        "lead-3": lead_3["f1"],
+        "low": difference["low"],
+        "high": difference["high"],
+        "exact": np.mean(exact),
+    }
 """
 TRAIN = """
 def train(model, optimizer, lr_scheduler, steps, validation_batches, epochs):
@@ -886,18 +903,6 @@ def undo(row, number):
     "stage_3_trainer": {
         "exercise-1": (
             [
-                "loss_of_a_guess = math.log(len(tokenizer))",
-                "loss_of_a_guess = -np.log(1 / len(tokenizer))",
-            ],
-            [
-                ("loss_of_a_guess = math.log(1 / len(tokenizer))", "the loss is minus that"),
-                ("loss_of_a_guess = math.log2(len(tokenizer))", "natural logarithm"),
-                ("loss_of_a_guess = math.log10(len(tokenizer))", "natural logarithm"),
-                ("loss_of_a_guess = 1 / len(tokenizer)", "natural logarithm"),
-            ],
-        ),
-        "exercise-2": (
-            [
                 """
 def loss_by_hand(logits, labels):
     mask = labels != -100
@@ -970,11 +975,27 @@ def loss_by_hand(logits, labels):
                 ),
                 (
                     "def loss_by_hand(logits, labels):\n    return untrained(**first_batch).loss",
+                    "without .loss and cross_entropy",
+                ),
+                (
+                    """
+def loss_by_hand(logits, labels):
+    return cross_entropy(logits.flatten(0, 1), labels.flatten())
+""",
+                    "without .loss and cross_entropy",
+                ),
+                (
+                    """
+def loss_by_hand(logits, labels):
+    logits, labels = all_logits, first_batch["labels"]  # always the whole batch
+    mask = labels != -100
+    return -logits[mask].log_softmax(dim=-1).gather(1, labels[mask][:, None]).mean()
+""",
                     "3 rows: you have",
                 ),
             ],
         ),
-        "exercise-3": (
+        "exercise-2": (
             [
                 EXACT_AND_UNFINISHED,
                 """
@@ -986,6 +1007,33 @@ def exact_and_unfinished(predictions, titles):
         unfinished += 1 not in row
     return exact / len(titles), unfinished / len(titles)
 """,
+                # Numbers of other kinds, or rounded
+                changed(
+                    EXACT_AND_UNFINISHED,
+                    ("np.mean(exact), 1", "torch.tensor(exact).float().mean(), 1"),
+                ),
+                changed(
+                    EXACT_AND_UNFINISHED,
+                    (
+                        "np.mean(exact), 1 - np.mean(ended)",
+                        "torch.tensor([np.mean(exact), 1 - np.mean(ended)]).float()",
+                    ),
+                ),
+                changed(
+                    EXACT_AND_UNFINISHED,
+                    (
+                        "np.mean(exact), 1 - np.mean(ended)",
+                        "round(np.mean(exact), 3), round(1 - np.mean(ended), 3)",
+                    ),
+                ),
+                changed(
+                    EXACT_AND_UNFINISHED,
+                    (
+                        "    predictions =",
+                        "    from fractions import Fraction\n\n    predictions =",
+                    ),
+                    ("np.mean(exact)", "Fraction(sum(exact), len(titles))"),
+                ),
             ],
             [
                 (
@@ -1044,14 +1092,27 @@ def exact_and_unfinished(predictions, titles):
                     "def exact_and_unfinished(predictions, titles):\n    return None, None",
                     "return two numbers",
                 ),
+                ("def exact_and_unfinished(predictions, titles):\n    return 1", "two numbers"),
+                *(
+                    (changed(EXACT_AND_UNFINISHED, ("text == title", test)), "letter for letter")
+                    for test in (
+                        "text.lower() == title.lower()",
+                        "text.startswith(title)",
+                        "title.startswith(text)",
+                        "title in text",
+                        "text in title",
+                        "set(text.split()) == set(title.split())",
+                    )
+                ),
             ],
         ),
-        "exercise-4": (
+        "exercise-3": (
             [
                 SETTINGS,
                 """
 settings = dict(
     per_device_train_batch_size=1,
+    per_device_eval_batch_size=1,
     gradient_accumulation_steps=8,
     max_steps=12,
     eval_strategy="steps",
@@ -1069,17 +1130,16 @@ settings = dict(
             [
                 ('settings = {"num_train_epochs": 3}', "a batch has 8 rows"),
                 ("settings = 3", "should be a dictionary"),
-                (
-                    changed(SETTINGS, ('"gradient_accumulation_steps": 4,', "")),
-                    "48 steps of 2 rows",
-                ),
+                (changed(SETTINGS, ('"gradient_accumulation_steps": 4,', "")), "a step has 2 rows"),
                 (
                     changed(
-                        SETTINGS, ('batch_size": 2', 'batch_size": 8'), ('_steps": 4', '_steps": 1')
+                        SETTINGS,
+                        ('train_batch_size": 2', 'train_batch_size": 8'),
+                        ('_steps": 4', '_steps": 1'),
                     ),
                     "a batch has 8 rows",
                 ),
-                (changed(SETTINGS, ('epochs": 3', 'epochs": 4')), "16 steps of 8 rows"),
+                (changed(SETTINGS, ('epochs": 3', 'epochs": 4')), "makes 16 steps"),
                 (
                     changed(
                         SETTINGS,
@@ -1111,6 +1171,83 @@ settings = dict(
                 ),
                 (changed(SETTINGS, ('"unfinished"', '"rougeL"')), "the Trainer stops with"),
                 (changed(SETTINGS, ('"save_total_limit": 2,', "")), "4 checkpoints are left"),
+                *(
+                    (
+                        changed(SETTINGS, ('"per_device_eval_batch_size": 2,', rows)),
+                        "in the evaluation a batch has 4 rows",
+                    )
+                    for rows in ("", '"per_device_eval_batch_size": 64,')
+                ),
+                (
+                    changed(SETTINGS, ('_steps": 4', '_steps": 3')),
+                    "which two arguments say how many rows a step has",
+                ),
+            ],
+        ),
+        "exercise-4": (
+            [
+                FAIR_REPORT,
+                """
+def fair_report(model):
+    rows = books["validation"].select(range(100, 400))
+    titles = []
+    for start in range(0, 300, 50):
+        titles += write_titles(model, rows.select(range(start, start + 50)))
+    lead_3 = common.sentence_lines(rows["review_body"], rows["language"], first=3)
+    ours, theirs = (
+        100
+        * np.array(
+            rouge.compute(written, rows["review_title"], rows["language"], use_aggregator=False)[
+                "rougeL"
+            ]
+        )
+        for written in (titles, lead_3)
+    )
+    error = 1.96 * (ours - theirs).std() / 300**0.5
+    middle = (ours - theirs).mean()
+    return {
+        "model": round(ours.mean(), 2),
+        "lead-3": round(theirs.mean(), 2),
+        "low": middle - error,
+        "high": middle + error,
+        "exact": sum(ours == theirs for ours, theirs in zip(titles, rows["review_title"])) / 300,
+    }
+""",
+            ],
+            [
+                (changed(FAIR_REPORT, ("range(100, 400)", "range(100, 399)")), "which rows"),
+                (changed(FAIR_REPORT, ("range(100, 400)", "range(100)")), "which rows"),
+                (changed(FAIR_REPORT, ("range(100, 400)", "range(400)")), "which rows"),
+                (changed(FAIR_REPORT, ('books["validation"]', 'books["test"]')), "which rows"),
+                (changed(FAIR_REPORT, ('scores["all"]', 'scores["es"]')), "which rows"),
+                (changed(FAIR_REPORT, ('"rougeL"', '"rouge1"')), "by which score"),
+                (
+                    changed(FAIR_REPORT, ('lead_3["f1"]', 'lead_3["f1"] / 100')),
+                    "multiply it by 100",
+                ),
+                (
+                    changed(FAIR_REPORT, ("write_titles(model", "write_titles(trainer.model")),
+                    "do you use the one you get",
+                ),
+                (
+                    changed(FAIR_REPORT, ('"difference"))', '"model"))')),
+                    "take the interval of model minus lead-3",
+                ),
+                (
+                    changed(
+                        FAIR_REPORT,
+                        ('"low": difference["low"]', '"low": -difference["high"]'),
+                        ('"high": difference["high"]', '"high": -difference["low"]'),
+                    ),
+                    "low should be about",
+                ),
+                (
+                    changed(FAIR_REPORT, ("np.mean(exact)", "100 * np.mean(exact)")),
+                    "of the titles are exactly right",
+                ),
+                (changed(FAIR_REPORT, ("np.mean(exact)", "exact")), "should have one number"),
+                (changed(FAIR_REPORT, ('"high": difference["high"],', "")), "with the keys"),
+                ("def fair_report(model):\n    return model.titles", "your function stops with"),
             ],
         ),
     },
