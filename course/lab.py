@@ -1,10 +1,12 @@
-"""What every notebook begins with: ``import lab`` and ``lab.start()``."""
+"""What every notebook begins with, ``import lab`` and ``lab.start()``, and some helpers."""
 
 import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,3 +50,50 @@ def training_step(accelerator, model, optimizer, lr_scheduler, batch):
     lr_scheduler.step()
     optimizer.zero_grad()
     return loss.item()
+
+
+# ---- Stage 5 --------------------------------------------------------------------------------
+
+GENERATOR = np.random.default_rng(42)
+
+
+def resampled_means(values):
+    """Return the means of 10,000 samples, each drawn from the values with replacement."""
+    draws = GENERATOR.integers(len(values), size=(10_000, len(values)))
+    return values[draws].mean(axis=1)
+
+
+def with_interval(values):
+    """Return the mean of some values with its 95% interval (bootstrap)."""
+    low, high = np.quantile(resampled_means(values), [0.025, 0.975])
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
+def gap_with_interval(first, second):
+    """Return the first mean minus the second one, of different rows, with its 95% interval."""
+    means = resampled_means(first) - resampled_means(second)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{first.mean() - second.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
+# The rest gives away exercise 3 of stage 5 and its predictions.
+# Our kind of each title, with a reason.
+OUR_KINDS = (
+    ("good", "the review says that the pages come loose"),
+    ("wrong topic", "the review does not speak of an app"),
+    ("invented detail", "the aunt loved the gift, and no wife is mentioned"),
+    ("wrong opinion", "the review recommends it"),
+    ("invented detail", "the review does not say that it was a novel"),
+    ("good", "the review says the same"),
+    ("wrong opinion", "the grandson was bored"),
+    ("wrong topic", "the boxes are too small, and nothing is said to be boring"),
+)
+NINE_OF_TEN_GOOD = ("aaaaaaaaab", "aaaaaaaaba")
+# Kinds of two readers, and the share and kappa that they have.
+AGREEMENTS = (
+    ("aabb", "aabb", (1, 1)),
+    ("aabb", "abab", (0.5, 0)),
+    (*NINE_OF_TEN_GOOD, (0.8, -1 / 9)),
+    ("abca", "abac", (0.5, 0.2)),
+    ("aab", "acb", (2 / 3, 0.5)),
+)

@@ -1721,6 +1721,19 @@ def greedy(review):
 """,
                     "are the special tokens left out",
                 ),
+                (
+                    """
+@torch.inference_mode()
+def greedy(review):
+    inputs = tokenizer(review, return_tensors="pt")
+    tokens = [model.config.decoder_start_token_id]
+    while tokens[-1] != tokenizer.eos_token_id and len(tokens) <= 30:
+        scores = model(**inputs, decoder_input_ids=torch.tensor([tokens])).logits[0, -1]
+        tokens.append(int(scores.argmax()))
+    return tokenizer.batch_decode([tokens], skip_special_tokens=True)
+""",
+                    "returns a list, and should return the title as text",
+                ),
             ],
         ),
         "exercise-2": (
@@ -1846,7 +1859,8 @@ def agreement(first, second):
 """,
                 """
 kinds = ["good", "wrong topic", "invented detail", "wrong opinion"]
-kinds += ["wrong topic", "good", "wrong opinion", "wrong opinion"]  # two of them are arguable
+kinds += ["good", "good", "wrong topic", "wrong opinion"]
+kinds[1], kinds[3] = "wrong opinion", "wrong topic"  # five of them are arguable
 
 
 def agreement(first, second):
@@ -1912,7 +1926,7 @@ def agreement(first, second):
     chance = sum(first.count(kind) / rows * second.count(kind) / rows for kind in set(first))
     return share, (share - chance) / (1 - chance)
 """,
-                    "you and we differ in the titles [1, 2, 3, 4, 6, 7]",
+                    "you and we differ in 6 of the 8 titles",
                 ),
                 ("kinds = ['cut off'] * 8", "kinds should hold eight of"),
                 ("kinds = None", "kinds is still None"),
@@ -1938,7 +1952,7 @@ def interval(count, n):
     return possible[0], possible[-1]
 """,
                 """
-unfaithful = [False] * 20
+unfaithful = [False] * 13 + [True] * 7
 
 
 def interval(count, n):  # the formula of Wilson
@@ -2013,6 +2027,19 @@ def interval(count, n):
     return [middle - reach, middle + reach]
 """,
                     "unfaithful should hold 20 times True or False",
+                ),
+                (
+                    """
+unfaithful = [False] * 20
+
+
+def interval(count, n):
+    share, z = count / n, 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
+    return [middle - reach, middle + reach]
+""",
+                    "you judge all 20 titles alike, as False",
                 ),
             ],
         ),
