@@ -48,7 +48,7 @@ import common
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
     "sample": {
-        "model": "tiny",  # an mT5 with a million random weights, made by prepare_data.py
+        "model": "tiny",  # the folder of an mT5 with random weights, made by prepare_data.py
         "output_dir": "results/sample-accelerate",
         "max_input_length": 512,
         "max_target_length": 30,
@@ -90,12 +90,12 @@ def load_checkpoint(args, texts):
     settings = model.generation_config
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Never write <extra_id_0> and the like, which marked the gaps in mT5's pre-training.
+    # Not in the chapter: never write <extra_id_0> and the like, the marks of mT5's pre-training.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # For mT5 this only sets config.tie_word_embeddings to False, as its output layer does not share
-    # the weights of the embeddings. Other models get what they need, as BART no minimum length.
+    # This is for models other than mT5; for example, it removes BART's minimum length. Of mT5 only
+    # a wrong note in its configuration is corrected: its head and embeddings are not tied.
     common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
@@ -109,7 +109,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks each text with its language. For other models nothing changes here.
+        # Only mBART-50 marks each text with its language. Of mT5 these are the model_inputs.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
     # The texts are not needed any more, and the collator could not pad them.
@@ -127,7 +127,11 @@ def postprocess_text(texts, languages):
 
 
 def compute_metrics(rouge, summaries, rows):
-    """Return the mean F1 scores × 100 of the summaries of the ``rows``."""
+    """Return the mean F1 scores × 100 of the summaries of the ``rows``.
+
+    Differs from the chapter: words and stems are those of each row's language, and a score is one
+    number, without .mid.
+    """
     languages = list(rows["language"])
     decoded_preds = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the labels, which are cut
@@ -187,8 +191,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # This matters for bf16 only. generate() calls the model once per token, and each call would
-        # convert the weights again. Within one autocast() they are converted once per batch.
+        # autocast() matters for bf16 only. generate() calls the model once per token, and each call
+        # would convert the weights again. Within one autocast() this happens once per batch.
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -215,11 +219,11 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
 
 
 def log_epoch(progress, epoch, loss, eval_loss, result):
-    """Add an epoch to the ``progress``; end the script if a loss is infinite or "not a number"."""
+    """Add an epoch to the ``progress``. The script ends here if a loss is infinite or nan."""
     if not (math.isfinite(loss) and math.isfinite(eval_loss)):
         common.fail("a loss is not finite; delete the output and lower --learning-rate")
     log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss}
-    log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # named as by the Trainer
+    log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the names of the Trainer's log
     progress["log_history"].append(log)
     progress["epoch"] = epoch
 
@@ -324,17 +328,17 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
-    # and stems are those of each row's language, and a score is one number, without .mid.
+    # 7. The metric. It is used like evaluate.load("rouge").
     rouge = common.Rouge(args.rouge)
 
-    # 8. Start: print what will be trained, and create the Hub repository. Or resume a checkpoint.
+    # 8. Print what will be trained, and create the Hub repository
     common.begin_run(args, len(books["train"]), checkpoint)
+    # How far the training is: at its start or, with --resume, where the checkpoint was saved
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
         progress = resume(accelerator, checkpoint)
 
-    # 9. Train
+    # 9. Train. Steps 1 to 4 are those of the chapter's training loop.
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
     upload = None  # the last upload that was started
     for epoch in range(progress["epoch"], args.epochs):
@@ -355,7 +359,7 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
-        # len() is now the number of batches of each process.
+        # The mean over the batches; len() is now their number on each process.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # Step 2: generate a summary of each validation review

@@ -43,7 +43,7 @@ import common
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
     "sample": {
-        "model": "tiny",  # an mT5 with a million random weights, made by prepare_data.py
+        "model": "tiny",  # the folder of an mT5 with random weights, made by prepare_data.py
         "output_dir": "results/sample-trainer",
         "max_input_length": 512,
         "max_target_length": 30,
@@ -95,12 +95,12 @@ def load_checkpoint(args, texts):
     settings = model.generation_config
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Never write <extra_id_0> and the like, which marked the gaps in mT5's pre-training.
+    # Not in the chapter: never write <extra_id_0> and the like, the marks of mT5's pre-training.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # For mT5 this only sets config.tie_word_embeddings to False, as its output layer does not share
-    # the weights of the embeddings. Other models get what they need, as BART no minimum length.
+    # This is for models other than mT5; for example, it removes BART's minimum length. Of mT5 only
+    # a wrong note in its configuration is corrected: its head and embeddings are not tied.
     common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
@@ -114,7 +114,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks each text with its language. For other models nothing changes here.
+        # Only mBART-50 marks each text with its language. Of mT5 these are the model_inputs.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
     # The texts are not needed any more, and the collator could not pad them.
@@ -275,8 +275,8 @@ def main():
     )
     # This prints what will be trained, and creates the Hub repository with --push-to-hub.
     common.begin_run(args, len(books["train"]), checkpoint)
-    # Evaluation writes defaults such as max_length=20 into the settings of generate(). They do no
-    # harm here, but should not be saved. So keep a copy, which step 8 puts back.
+    # Evaluation fills the settings of generate() up with defaults, such as max_length=20. Our
+    # max_new_tokens still holds, but the model is to be saved with our settings only: keep a copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -288,7 +288,7 @@ def main():
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = generation_config
+        model.generation_config = generation_config  # the copy made before the training
         # The files move to --output-dir when all are written. An error before that loses nothing.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
