@@ -245,11 +245,9 @@ def save_checkpoint(accelerator, output_dir, progress):
 
 
 def resume(accelerator, checkpoint):
-    """Load the state that ``save_checkpoint`` saved, and return its ``progress``.
-
-    checkpoint_to_resume() has looked whether all files are there and whole.
-    """
-    accelerator.load_state(checkpoint)
+    """Load the state that ``save_checkpoint`` saved, and return its ``progress``."""
+    with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
+        accelerator.load_state(checkpoint)
     return common.read_json(checkpoint / "progress.json")
 
 
