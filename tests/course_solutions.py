@@ -305,6 +305,18 @@ def overlap(ours, theirs):
                     "do not round the share",
                 ),
                 ("def overlap(ours, theirs):\n    return 0.82", "not two numbers"),
+                ("def overlap(ours, theirs):\n    return 0.5, list(ours)", "not two numbers"),
+                (
+                    """
+def overlap(ours, theirs):
+    known = {part.lower() for review in theirs for part in sentences(review)}
+    parts = [[part.lower() for part in sentences(review)] for review in ours]
+    found = sum(part in known for review in parts for part in review)
+    whole = sum(all(part in known for part in review) for review in parts)
+    return found / sum(map(len, parts)), whole
+""",
+                    "your share is 0.500",
+                ),
             ],
         ),
         "exercise-3": (
@@ -349,6 +361,21 @@ def harder(test, train):
                 (HARDER.replace("known = {", "known = titles | {"), "'review_body': 'A bore'"),
                 (HARDER.replace("return left", "return len(left)"), "not a list of rows"),
                 ("def harder(test, train):\n    return test", "'review_body': 'Good. Fine.'"),
+                (
+                    """
+def harder(test, train):
+    known = {part for row in train for part in sentences(row["review_body"])}
+    titles = {row["review_title"] for row in train}
+    left = []
+    for row in test:
+        for part in sentences(row["review_body"]):
+            if part not in known and row["review_title"] not in titles:
+                left.append(row)
+    return left
+""",
+                    "'review_body': 'Dull! New! Good.'",
+                ),
+                (HARDER.replace("    return left", "        return left"), "is each row kept once"),
                 (HARDER.replace("(test, train)", "(train, test)"), "you return"),
             ],
         ),
