@@ -376,6 +376,12 @@ def harder(test, train):
                     "'review_body': 'Dull! New! Good.'",
                 ),
                 (HARDER.replace("    return left", "        return left"), "is each row kept once"),
+                (
+                    HARDER.replace(
+                        'titles = {row["review_title"]', 'titles = {row["review_title"].lower()'
+                    ).replace('row["review_title"] not in', 'row["review_title"].lower() not in'),
+                    "'review_title': 'a good book'",
+                ),
                 (HARDER.replace("(test, train)", "(train, test)"), "you return"),
             ],
         ),
