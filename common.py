@@ -1392,6 +1392,12 @@ def which_is_better(difference):
     return "model better" if difference["f1"] > 0 else "lead-3 better"
 
 
+def check_losses(losses):
+    """End the run if a loss is infinite or "not a number", which no further training mends."""
+    if not np.isfinite(losses).all():
+        fail("a loss is not finite; delete the output and lower --learning-rate")
+
+
 # ---- Results -------------------------------------------------------------------------------------
 
 

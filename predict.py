@@ -34,6 +34,7 @@ import sys
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -253,8 +254,8 @@ def main():
         # ROUGE compares each summary with the title that the review has. Beside it stands the
         # chapter's baseline, the first three sentences of the review (lead-3).
         metric = common.Rouge(args.rouge)
-        books = load_books(args, [args.split])
-        scores = common.score_beside_lead_3(metric, books[args.split], summaries)
+        books = Dataset.from_list(rows)  # a table with the columns review_title, language, ...
+        scores = common.score_beside_lead_3(metric, books, summaries)
         print(common.format_scores(scores, args.split))
     elif not args.output:
         for review, row in zip(reviews, rows, strict=True):

@@ -15,7 +15,6 @@ Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of ab
         is easy: most titles of its validation split also occur in its training split.
 """
 
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -220,8 +219,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
 
 def log_epoch(progress, epoch, loss, eval_loss, result):
     """Add an epoch to the ``progress``. The script ends here if a loss is infinite or nan."""
-    if not (math.isfinite(loss) and math.isfinite(eval_loss)):
-        common.fail("a loss is not finite; delete the output and lower --learning-rate")
+    common.check_losses([loss, eval_loss])
     log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss}
     log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the names of the Trainer's log
     progress["log_history"].append(log)

@@ -164,7 +164,7 @@ def get_training_arguments(args):
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        include_for_metrics=["loss"],  # gives compute_metrics the losses, for check_losses()
+        include_for_metrics=["loss"],  # gives compute_metrics the losses, for common.check_losses()
         **common.machine_arguments(),  # about the device, processes, and progress bars
     )
     # Only --bf16 decides. Without this line, and without bf16, the Trainer would take the precision
@@ -205,12 +205,6 @@ def decode(predictions, tokenizer, num_rows):
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
-def check_losses(losses):
-    """End the script if a loss is infinite or "not a number", which no further training mends."""
-    if not np.isfinite(losses).all():
-        common.fail("a loss is not finite; delete the output and lower --learning-rate")
-
-
 def main():
     args = parse_args()
     state = common.process_state()  # Accelerate's PartialState: which of several processes is this?
@@ -247,7 +241,7 @@ def main():
     languages = list(books["validation"]["language"])
 
     def compute_metrics(eval_pred):
-        check_losses(eval_pred.losses)
+        common.check_losses(eval_pred.losses)  # the script ends here if one is infinite or nan
         # Decode the generated summaries, and put each sentence on a line of its own
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)

@@ -807,10 +807,12 @@ def wait_for(path):
 def test_ctrl_c_is_one_line(number, reviews, tmp_path):
     process = start("prepare_data.py", "--dataset", reviews, "--data", tmp_path / "data")
     wait_for(tmp_path / "data")
-    while process.poll() is None:  # Python drops a Ctrl-C that comes in a destructor, so try again
+    for _ in range(400):  # Python drops a Ctrl-C that comes in a destructor, so try again
+        if process.poll() is not None:
+            break
         process.send_signal(number)
         time.sleep(0.3)
-    printed = process.communicate()[0]
+    printed = process.communicate(timeout=1)[0]
     assert process.returncode == 130 and "Traceback" not in printed
     assert printed.splitlines()[-1] == "prepare_data.py: stopped"
 
