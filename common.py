@@ -16,7 +16,7 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     uploads; the training scripts
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``checkpoint_to_resume``, ``check_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
+``checkpoint_to_resume``, ``adapt_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
 ``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
 --model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
 the first three sentences of a review.
@@ -40,7 +40,6 @@ import sys
 import tempfile
 import unicodedata
 import zlib
-from collections import Counter
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
@@ -61,12 +60,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets.exceptions import DatasetsError
 from httpx2 import HTTPError, TransportError  # huggingface_hub 2 uses httpx2 and raises these
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import LocalEntryNotFoundError
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from nltk.stem import SnowballStemmer
@@ -74,6 +68,7 @@ from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -259,7 +254,10 @@ def explain_errors(what, remedy, errors=EXPLAINED):
         yield
     except errors as error:
         # Libraries wrap the error that names the file: go back to it, or to the first cause.
-        while error.__cause__ and not isinstance(error, (OSError, HTTPError)):
+        while error.__cause__ and (
+            isinstance(error, LocalEntryNotFoundError)  # which hides why the Hub gave nothing
+            or not isinstance(error, (OSError, HTTPError))
+        ):
             error = error.__cause__
         if is_out_of_memory(error):
             raise error  # command_line() explains it
@@ -286,6 +284,7 @@ def command_line():
     datasets.disable_caching()  # map() would write to --data, which may be read-only
     for library in ("accelerate", "datasets", "huggingface_hub", "torch"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    huggingface_hub.utils.get_session().timeout = 60  # seconds; the default is to wait for ever
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
     if sys.stdout is None:  # the shell has closed it
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
@@ -477,9 +476,20 @@ def set_threads():
         torch.set_num_threads(max(1, os.cpu_count() // processes))
 
 
-def machine_arguments():
-    """Return the arguments of the Trainer that depend on the device and on several processes."""
-    device = process_state().device
+def machine_arguments(args):
+    """Return the arguments of the Trainer that depend on the device and on several processes.
+
+    The run ends if one process has several GPUs. The Trainer would then use DataParallel, whose
+    steps are larger than --batch-size says. It also ends if `accelerate launch` asks for bfloat16
+    and the flags do not, as the Trainer would follow the launcher.
+    """
+    state = process_state()
+    device, number = state.device, torch.cuda.device_count()
+    if device.type == "cuda" and number > 1 and not state.use_distributed:
+        command = f"torchrun --nproc_per_node {number} train_trainer.py"
+        fail(f"there are {number} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" and not args.bf16:
+        fail("the launcher has --mixed_precision bf16; give --bf16 too, or start it with torchrun")
     return {
         "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
         "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
@@ -652,44 +662,31 @@ def load_prepared(args, splits):
     return books
 
 
-def load_texts(args, location, columns, language):
-    """Return the ``DatasetDict`` of --dataset, with the ``columns`` as texts.
+def load_texts(args, path, columns, language):
+    """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
 
-    ``location`` is the pair that ``find_dataset`` returns: where the data set is, and the names at
-    its top level. ``columns`` is {the chapter's name: the name of the column in the data set}. If
-    the data set has a folder for each language, only that of the ``language`` is read. A row
-    without a language gets that of its folder or, if --languages has only one, that one.
+    ``columns`` is {the chapter's name: the name of the column in the files}. If there is a folder
+    for each language, only that of the ``language`` is read. A row without a language gets that of
+    its folder or, if --languages has only one, that one.
     """
-    dataset, names = location
-    folder = language_folder(args.dataset, names, language)
+    folder = language_folder(path, language)
+    files = find_files(path / folder if folder else path)
     with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
-        if folder and not Path(args.dataset).exists():
-            # load_dataset() refuses a data set with a loading script, as the copy of the chapter's
-            # corpus is reported to have. Download its files, which are read without the script. If
-            # there is no network, this only looks whether all of them are in the local cache.
-            dataset = snapshot_download(
-                args.dataset, repo_type="dataset", allow_patterns=f"{folder}/*"
-            )
-        if Path(dataset).exists():
-            splits = find_files(Path(dataset, folder or ""))
-        else:
-            loaded = datasets.load_dataset(dataset)
-            splits = {split: [rows] for split, rows in loaded.items()}
-        texts = {split: make_dataset(split, sources, columns) for split, sources in splits.items()}
+        texts = {split: make_dataset(split, paths, columns) for split, paths in files.items()}
     if folder or len(args.languages) == 1:
         for split, rows in texts.items():
             texts[split] = rows.map(lambda row: {"language": row["language"] or language})
     return datasets.DatasetDict(texts)
 
 
-def make_dataset(split, sources, columns):
+def make_dataset(split, paths, columns):
     """Return the ``Dataset`` of the rows that ``read_texts`` yields."""
     return datasets.Dataset.from_generator(
         read_texts,
         features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
         # A folder for this run only. One that stays would keep what a changed file held before.
         cache_dir=temporary_folder().name,
-        gen_kwargs={"split": split, "sources": sources, "columns": columns},
+        gen_kwargs={"split": split, "paths": paths, "columns": columns},
     )
 
 
@@ -699,28 +696,21 @@ def temporary_folder():
     return tempfile.TemporaryDirectory()
 
 
-def read_texts(split, sources, columns):
-    """Yield each row of the ``sources`` as ``to_texts`` returns it; print how many there are.
-
-    ``sources`` is a list of files, or of one ``Dataset``.
-    """
-    for source in sources:
-        if isinstance(source, Path):
-            name, rows = source, read_rows(source, columns.values())
-        else:
-            name, rows = "the data set", source
+def read_texts(split, paths, columns):
+    """Yield each row of the files as ``to_texts`` returns it; print how many there are."""
+    for path in paths:
         number, found = 0, {}  # rows, and the columns of all of them
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
-        with explain_errors(f"cannot read {name}", remedy):
-            for row in rows:
+        with explain_errors(f"cannot read {path}", remedy):
+            for row in read_rows(path, columns.values()):
                 number += 1
                 found |= dict.fromkeys(row)
                 yield to_texts(row, columns)
         if not found:
-            fail(f"{name} holds no reviews")
+            fail(f"{path} holds no reviews")
         if columns["review_body"] not in found:
-            fail(f"{name} has the columns {', '.join(found)}; see --text-column")
-        print(f"{split}: {number:,} rows of {name}")
+            fail(f"{path} has the columns {', '.join(found)}; see --text-column")
+        print(f"{split}: {number:,} rows of {path}")
 
 
 def to_texts(row, columns):
@@ -744,57 +734,36 @@ def to_text(value, column):
 
 
 def find_dataset(dataset):
-    """Return the path of a data set, or its name on the Hub, and the names at its top level.
+    """Return the path of --dataset. A data set of the Hub is downloaded, or is in the local cache.
 
-    If the Hub cannot be reached, the path is that of the local cache.
+    Its files are read as they are. load_dataset() would refuse a data set with a loading script, as
+    the copy of the chapter's corpus is reported to have. No script runs here.
     """
     path = Path(dataset)
     if path.exists():
-        return path, {folder.name for folder in path.glob("*/")}  # "/" means: only folders
+        return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
     with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
-        try:
-            return dataset, hub_names(dataset)
-        except (TransportError, OfflineModeIsEnabled) as error:
-            try:
-                cached = snapshot_download(dataset, repo_type="dataset", local_files_only=True)
-            except IncompleteSnapshotError as incomplete:  # the folders of some languages only
-                cached = incomplete.snapshot_path
-            except LocalEntryNotFoundError:
-                raise error from None
-            return find_dataset(cached)
+        return Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset"))
 
 
-def hub_names(dataset):
-    """Return the names at the top level of a data set on the Hub.
-
-    This fails at once where ``load_dataset()`` would try again and again for minutes.
-    """
-    info = huggingface_hub.dataset_info(dataset, timeout=10)
-    files = [file.rfilename for file in info.siblings]
-    # Some networks let this list pass and no file, so ask for a file too.
-    url = huggingface_hub.hf_hub_url(dataset, files[0], repo_type="dataset")
-    huggingface_hub.get_hf_file_metadata(url, timeout=10)
-    return {file.split("/")[0] for file in files}
-
-
-def language_folder(dataset, folders, language):
-    """Return which of the ``folders`` is named after a language, such as es or es_MX, or None.
+def language_folder(path, language):
+    """Return the name of the folder of a language at ``path``, such as es or es_MX, or None.
 
     If there are folders of other languages only, the run ends.
     """
+    folders = sorted(folder.name for folder in path.glob("*/"))  # "/" means: only folders
 
     def named_after(code):
-        pattern = rf"({code})([-_]\w\w)?"
-        return sorted(name for name in folders if re.fullmatch(pattern, name.lower()))
+        return [name for name in folders if re.fullmatch(rf"({code})([-_]\w\w)?", name.lower())]
 
     found = named_after(language)
     if len(found) > 1:
-        fail(f"{dataset} has the folders {' and '.join(found)}; move one of them")
+        fail(f"{path} has the folders {' and '.join(found)}; move one of them")
     others = named_after("|".join(LANGUAGES))
     if others and not found:
-        fail(f"{dataset} has folders for {', '.join(others)}, and none for {language}")
+        fail(f"{path} has folders for {', '.join(others)}, and none for {language}")
     return found[0] if found else None
 
 
@@ -806,7 +775,7 @@ SPLIT_WORDS = {
     "validation": {"validation", "valid", "val", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
 }
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
 
 
 @cache  # so that ignored files are printed once, and not for each language
@@ -815,17 +784,15 @@ def find_files(path):
 
     A file of a folder belongs to the split that is a whole word in its path, as in Train.csv,
     test/1.csv and devSet.csv. If no path names a split, all files are train, and so is a single
-    file. Hidden files are ignored. For a folder that ``save_to_disk`` wrote, the lists have one
-    ``Dataset`` instead of files.
+    file. Hidden files are ignored.
     """
     if not path.is_dir():
         return {"train": [path]}
-    if (path / "dataset_dict.json").exists():
-        return {split: [rows] for split, rows in datasets.load_from_disk(path).items()}
-    if (path / "state.json").exists():  # it has no splits
-        return {"train": [datasets.load_from_disk(path)]}
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    # save_to_disk() writes .arrow files, and beside them JSON files that describe them.
+    files = [file for file in files if file.suffix == ".arrow"] or files
     found, unnamed, ignored = {}, [], []
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+    for file in files:
         name = file.relative_to(path)
         if data_suffix(file) not in SUFFIXES or any(part.startswith(".") for part in name.parts):
             ignored.append(str(name))
@@ -867,6 +834,9 @@ def read_rows(path, asked=()):
         check_columns(path, file.schema_arrow.names, asked)
         for batch in file.iter_batches(1000):
             yield from batch.to_pylist()
+        return
+    if suffix == ".arrow":
+        yield from datasets.Dataset.from_file(str(path))
         return
     open_file = gzip.open if path.name.lower().endswith(".gz") else open
     with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
@@ -1011,22 +981,23 @@ def explain_checkpoint_errors(model):
             if not isinstance(cached, str):  # a path, if the file is in the local cache
                 # This fails at once where from_pretrained() tries again for minutes.
                 url = huggingface_hub.hf_hub_url(model, "config.json")
-                huggingface_hub.get_hf_file_metadata(url, timeout=10)
+                huggingface_hub.get_hf_file_metadata(url)
         yield
 
 
-def check_checkpoint(args, tokenizer, model, loading_info, texts=("I loved it, a good book.",)):
-    """End the run if a weight is missing, or if the tokenizer does not fit model and ``texts``."""
+def adapt_checkpoint(args, tokenizer, model, loading_info):
+    """Check the model that was just loaded from --model, and set it up, in place, for this task.
+
+    The run ends if a weight is missing, if the tokenizer does not fit the model, or if the model
+    cannot write a summary.
+    """
     freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
-    check_tokenizer(args, tokenizer, model, list(texts))
+    check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
-
-
-def adapt_checkpoint(args, tokenizer, model):
-    """Set a model up, in place, for this task; end the run if it cannot write a summary then."""
     correct_tied_flag(model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
+    model.generation_config.suppress_tokens = tokens_of_pretraining(tokenizer, model)
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
 
@@ -1080,28 +1051,18 @@ def check_weights(args, model, loading_info):
         fail(f"{name} has weights that are not finite numbers; get its files again")
 
 
-def count_letters(texts):
-    """Return how often each character occurs, without case or variants such as full width."""
-    return Counter(unicodedata.normalize("NFKC", " ".join(texts)).lower())
-
-
-def check_tokenizer(args, tokenizer, model, texts):
+def check_tokenizer(args, tokenizer, model):
     """End the run if the tokenizer is not that of the model, which would then learn nonsense."""
     name = f"--model {args.model}"
     remedy = "copy the tokenizer's files from the checkpoint that the model was trained from"
-    encoded = tokenizer(texts)["input_ids"]
-    decoded = tokenizer.batch_decode(encoded, skip_special_tokens=True)
-    # The tokenizer of a model may not know a few letters. A wrong one loses nearly all of them.
-    before, after = count_letters(texts), count_letters(decoded)
-    if (before & after).total() < before.total() / 2:
-        fail(f"{name} knows hardly a letter of the texts, or holds no tokenizer; {remedy}")
-    last = max(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    tokens = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+    number = max(tokens, default=-1) + 1  # without its files a tokenizer has no tokens
     # Some models have a few more rows than tokens. A wrong tokenizer differs by much more.
     size = len(model.get_output_embeddings().weight)
-    if not size / 2 < last < size:
-        fail(f"{name} writes {size} tokens, but its tokenizer has {last + 1}; {remedy}")
+    if not size / 2 < number <= size:
+        fail(f"{name} writes {size} tokens, but its tokenizer has {number}; {remedy}")
     stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
-    if model.config.is_encoder_decoder and not {ids[-1] for ids in encoded} <= set(stops):
+    if model.config.is_encoder_decoder and tokenizer("A book").input_ids[-1] not in stops:
         fail(f"{name} does not stop at the token with which its tokenizer ends a text; {remedy}")
 
 
@@ -1140,7 +1101,7 @@ def adapt_other_families(tokenizer, model):
     generation_config.min_length = 0  # BART's 56 is for summaries of news
     if generation_config.num_beams in (None, 1):  # save_pretrained() refuses settings for beams
         generation_config.early_stopping, generation_config.length_penalty = None, None
-    if language_ids(tokenizer):  # a trained mBART-50 writes the code of the language by itself
+    if hasattr(tokenizer, "lang_code_to_id"):  # a trained mBART-50 writes its language by itself
         generation_config.forced_bos_token_id = None
     if not model.config.is_encoder_decoder:  # GPT-2 has no token for padding
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -1153,21 +1114,6 @@ def task_prefix(model):
     return parameters.get("summarization", {}).get("prefix", "")
 
 
-def language_ids(tokenizer):
-    """Return {"en": id of en_XX, ...} if the tokenizer marks texts with languages, as mBART-50."""
-    codes = getattr(tokenizer, "lang_code_to_id", {})
-    return {code.split("_")[0]: number for code, number in codes.items()}
-
-
-def check_languages(languages, tokenizer):
-    """End the run if the tokenizer marks texts with languages and does not know one of these."""
-    ids = language_ids(tokenizer)
-    unknown = set(languages) - ids.keys()
-    if ids and unknown:
-        known = ", ".join(sorted(ids))
-        fail(f"the checkpoint knows {known}, not {unknown.pop()}; predict.py has --language")
-
-
 def find_languages(args, rows, tokenizer):
     """Return the language of each row, such as es, for mBART-50; "unknown" if there is none.
 
@@ -1175,22 +1121,29 @@ def find_languages(args, rows, tokenizer):
     """
     codes = [args.language or row.get("language") or "unknown" for row in rows]
     languages = [base_language(str(code)) for code in codes]  # a file may hold a number here
-    check_languages(languages, tokenizer)
+    language_ids(languages, tokenizer)
     return languages
 
 
-def set_language_codes(model_inputs, languages, tokenizer):
-    """Put the language in place of the first token of each row, for mBART-50; return the rows.
+def language_ids(languages, tokenizer):
+    """Return the tokens of the ``languages`` of mBART-50, such as that of es_XX for es.
 
-    Other tokenizers do not mark languages, and their ``model_inputs`` are returned as they are.
+    For other models, which do not mark languages, the list is empty.
     """
-    check_languages(languages, tokenizer)
-    ids = language_ids(tokenizer)
-    if not ids:
-        return model_inputs
+    tokens = getattr(tokenizer, "lang_code_to_id", {})
+    ids = {code.split("_")[0]: number for code, number in tokens.items()}
+    if ids and (unknown := set(languages) - ids.keys()):
+        known = ", ".join(sorted(ids))
+        fail(f"the checkpoint knows {known}, not {unknown.pop()}; predict.py has --language")
+    return [ids[language] for language in languages] if ids else []
+
+
+def set_language_codes(model_inputs, languages, tokenizer):
+    """Put the language in place of the first token of each row, for mBART-50; return the rows."""
+    ids = language_ids(languages, tokenizer)
     for name in {"input_ids", "labels"} & set(model_inputs):
-        for row, language in zip(model_inputs[name], languages, strict=True):
-            row[0] = ids[language]
+        for row, number in zip(model_inputs[name], ids, strict=False):  # no ids: no change
+            row[0] = number
     return model_inputs
 
 
@@ -1392,6 +1345,21 @@ def which_is_better(difference):
     return "model better" if difference["f1"] > 0 else "lead-3 better"
 
 
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
+
+    For the ``compute_loss_func`` of a Trainer. Each label token of a step counts the same, even if
+    the step has several batches. The losses of two batches with 10 and 30 label tokens are both
+    divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss
+    divides by 10 and by 30, so that a token of the first would count three times as much.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    # The gradients of several processes are averaged and not added up. To undo this, the Trainer
+    # multiplies what is returned here by the number of processes.
+    return loss / num_items_in_batch
+
+
 def check_losses(losses):
     """End the run if a loss is infinite or "not a number", which no further training mends."""
     if not np.isfinite(losses).all():
@@ -1493,26 +1461,20 @@ def create_repository(args):
     """Make the Hub repository --push-to-hub, if there is none; end the run if that is refused."""
     remedy = "log in with `hf auth login`, or train without --push-to-hub"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
-        session = huggingface_hub.utils.get_session()
-        session.head(huggingface_hub.constants.ENDPOINT, timeout=10)  # is the Hub there at all?
-        # By default most calls, those of an upload too, wait for ever for a Hub that is silent.
-        session.timeout = 60  # seconds
         # None leaves it to the user's settings on the Hub whether the repository is private.
         private = args.hub_private or None
         huggingface_hub.create_repo(args.push_to_hub, private=private, exist_ok=True)
 
 
-def wait_for_upload(args, upload, is_last=False):
-    """Wait until an ``upload``, a future or None, has ended.
-
-    If it has failed, print the command that uploads the model later. If this was the last upload
-    of the run, the run ends with an error.
-    """
-    if upload is None or upload.exception() is None:  # exception() waits for the end
-        return
+def explain_upload_errors(args):
+    """Return a context that turns an error of an upload into one line: how to do it later."""
     excluded = " ".join(f"--exclude '{pattern}'" for pattern in NOT_UPLOADED)
     command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} . {excluded}"
-    reason = first_line(upload.exception())
-    print_error(f"cannot push to {args.push_to_hub}: {reason}; upload it later with: {command}")
-    if is_last:
-        sys.exit(2)
+    remedy = f"upload it later with: {command}"
+    return explain_errors(f"cannot push to {args.push_to_hub}", remedy, errors=Exception)
+
+
+def wait_for_upload(args, upload):
+    """Wait until an ``upload``, a future or None, has ended; print one line if it has failed."""
+    if upload and upload.exception():  # exception() waits for the end
+        print_error(f"cannot push to {args.push_to_hub}: {first_line(upload.exception())}")

@@ -146,17 +146,13 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
-    # The script ends here if a weight is missing, or if the tokenizer does not fit the model.
-    common.check_checkpoint(args, tokenizer, model, loading_info)
-    # The settings of generate(). Without --num-beams, the checkpoint says how many beams there are.
-    settings = model.generation_config
-    # Never write <extra_id_0> and the like, which marked the gaps in mT5's pre-training.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:
-        settings.num_beams = args.num_beams
-    # Models other than mT5 get what they need: GPT-2 padding on the left, as no padding may follow
-    # its prompt, BART no minimum length, ...
-    common.adapt_checkpoint(args, tokenizer, model)
+    if args.num_beams:  # by default, the checkpoint says how many beams there are
+        model.generation_config.num_beams = args.num_beams
+    # mT5 never writes <extra_id_0> and the like, which marked the gaps in its pre-training. Other
+    # models get what they need: BART no minimum length, GPT-2 padding on the left, as no padding
+    # may follow its prompt. The script ends here if a weight is missing, or if the tokenizer is
+    # that of another model.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()

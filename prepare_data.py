@@ -67,17 +67,17 @@ def parse_args():
     return args
 
 
-def load_reviews(args, location, language):
+def load_reviews(args, path, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
-    ``location`` says where --dataset is: a path or a name on the Hub, and the names in it.
-    Its columns have the chapter's names and hold texts. An empty cell is "" or None.
+    ``path`` is the file or folder of --dataset, or of its download.
+    The columns have the chapter's names and hold texts. An empty cell is "" or None.
     """
     columns = {"review_body": args.text_column, "review_title": args.title_column}
     columns |= {"language": "language", "product_category": "product_category"}
     # Differs from the chapter: files are not read by load_dataset(), which would turn a title "NA"
     # of a CSV file into an empty one, and "007" into 7. Here the values stay as they are.
-    reviews = common.load_texts(args, location, columns, language)
+    reviews = common.load_texts(args, path, columns, language)
     split = main_split(reviews)
     languages = reviews[split].unique("language")
     if not any(languages):
@@ -219,10 +219,10 @@ def main():
 
     # 1. Load the reviews of each language and look at them
     corpus = {}  # {language: DatasetDict}
-    location = common.find_dataset(args.dataset)  # the Hub is asked once, not for each language
+    path = common.find_dataset(args.dataset)  # a data set of the Hub is downloaded
     for language in args.languages:
         print(f"\n=== {language} ===")
-        if reviews := load_reviews(args, location, language):
+        if reviews := load_reviews(args, path, language):
             corpus[language] = reviews
             print(reviews)
             show_samples(reviews, seed=args.seed)

@@ -35,13 +35,14 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-# What the scripts share: flags, files, clear errors, and models other than mT5. You can follow this
-# script without it. Read main() first, and each function where main() calls it. Four names of
-# common.py stand for code of the chapter:
+# common.py holds what the scripts share. You can follow this script without it. Read main() first,
+# and each function where main() calls it. These names stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
-#   Rouge                   evaluate.load("rouge")
+#   Rouge                   evaluate.load("rouge"); the flag --rouge says how it counts words
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
+# For models other than mT5: task_prefix(), set_language_codes(), and a part of adapt_checkpoint().
+# The others change no score: flags, errors, files, --resume, and the table at the end.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -74,28 +75,28 @@ PRESETS = {
 # The next three functions are the same as in train_trainer.py.
 
 
-def load_checkpoint(args, texts):
-    """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
+def load_checkpoint(args):
+    """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):
-        # trust_remote_code=False: code that comes with a checkpoint never runs. The default asks.
-        # dtype: the weights are trained in float32, even if they were saved in another type.
+        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
+        # transformers asks the user. dtype: the weights are kept in float32, even if they were
+        # saved in another type. With --bf16, only the computations are in bfloat16.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # The script ends here if a weight is missing, or if the tokenizer does not fit the texts.
-    common.check_checkpoint(args, tokenizer, model, loading_info, texts)
-    # The settings of generate(), which writes the summaries
-    settings = model.generation_config
+    settings = model.generation_config  # of generate(), which writes the summaries
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Not in the chapter: never write <extra_id_0> and the like, the marks of mT5's pre-training.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # This is for models other than mT5; for example, it removes BART's minimum length. Of mT5 only
-    # a wrong note in its configuration is corrected: its head and embeddings are not tied.
-    common.adapt_checkpoint(args, tokenizer, model)
+    # Change what must be changed after loading, in place. For mT5:
+    # - generate() may not write <extra_id_0> and the like, the marks of its pre-training.
+    # - config.tie_word_embeddings becomes False. It says that the output layer has the weights of
+    #   the input embeddings, but in mT5 these are two sets of weights.
+    # Other models need more, such as BART, whose minimum length is longer than a title. The script
+    # ends here if a weight is missing, or if the tokenizer is that of another model.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
@@ -108,7 +109,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks each text with its language. Of mT5 these are the model_inputs.
+        # For mBART-50 this adds the language of each text. For mT5 it changes nothing.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
     # The texts are not needed any more, and the collator could not pad them.
@@ -117,9 +118,10 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 
 def postprocess_text(texts, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum expects.
+    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
-    Differs from the chapter: the sentences are found by the rules of each row's language.
+    Differs from the chapter: the sentences are found by the rules of each row's language. The
+    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines.
     """
     sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(lines) for lines in sentences]
@@ -252,12 +254,8 @@ def resume(accelerator, checkpoint):
 def push_to_hub(args, commit_message):
     """Start to upload --output-dir in the background; return a future, which knows when it ends.
 
-    Without --push-to-hub nothing is uploaded, and None is returned.
-
     Differs from the chapter: huggingface_hub has no Repository any more.
     """
-    if not args.push_to_hub:
-        return None
     return upload_folder(
         repo_id=args.push_to_hub,
         folder_path=args.output_dir,
@@ -285,12 +283,11 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, this is the newest checkpoint, else None. The script ends here if --output-dir
-    # holds files of other programs, or an unfinished run that would be replaced.
+    # None or, with --resume, the newest checkpoint. The script ends here if --output-dir is in use.
     checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
+    tokenizer, model = load_checkpoint(args)
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself.
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
@@ -309,9 +306,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved and resumed. On 4
-    # processes a prepared schedule moves on by 4 at each step(). So its length is the number of all
-    # batches, which is counted here, before prepare() gives each process a quarter.
+    # Differs from the chapter: the schedule is prepared too, so that it is saved. On 4 processes a
+    # prepared schedule moves on by 4 at each step(). So its length is the number of all batches.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -336,7 +332,7 @@ def main():
 
     # 9. Train. Steps 1 to 4 are those of the chapter's training loop.
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    upload = None  # the last upload that was started
+    upload = None  # the latest one
     for epoch in range(progress["epoch"], args.epochs):
         # Step 1: train. Each epoch has its own order of rows, on all processes and when resumed.
         generator.manual_seed(args.seed + epoch)
@@ -374,7 +370,8 @@ def main():
                 progress["best_scores"] = scores
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
-                upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
+                if args.push_to_hub:
+                    upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         # Each epoch has a checkpoint, as --resume goes on from the last epoch, not from the best.
         save_checkpoint(accelerator, args.output_dir, progress)
 
@@ -385,8 +382,9 @@ def main():
         with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
             common.save_results(folder, args, scores, log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
-        upload = push_to_hub(args, "Training complete")
-        common.wait_for_upload(args, upload, is_last=True)  # if it failed, so does the script
+        if args.push_to_hub:
+            with common.explain_upload_errors(args):  # an error prints how to upload it later
+                push_to_hub(args, "Training complete").result()  # waits for the end
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, trai
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
         validation split, where the baseline lead-3, the first three sentences, has 22. The sample
         is easy: most titles of its validation split also occur in its training split.
+        The chapter takes hours; README has estimates.
 """
 
 import copy
@@ -21,7 +22,6 @@ import copy
 import numpy as np
 import torch
 from huggingface_hub import upload_folder
-from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -31,13 +31,14 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-# What the scripts share: flags, files, clear errors, and models other than mT5. You can follow this
-# script without it. Read main() first, and each function where main() calls it. Four names of
-# common.py stand for code of the chapter:
+# common.py holds what the scripts share. You can follow this script without it. Read main() first,
+# and each function where main() calls it. These names stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
-#   Rouge                   evaluate.load("rouge")
+#   Rouge                   evaluate.load("rouge"); the flag --rouge says how it counts words
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
+# For models other than mT5: task_prefix(), set_language_codes(), and a part of adapt_checkpoint().
+# The others change no score: flags, errors, files, --resume, and the table at the end.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -80,28 +81,28 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def load_checkpoint(args, texts):
-    """Return the tokenizer and the model of --model, after a check on a few ``texts``."""
+def load_checkpoint(args):
+    """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):
-        # trust_remote_code=False: code that comes with a checkpoint never runs. The default asks.
-        # dtype: the weights are trained in float32, even if they were saved in another type.
+        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
+        # transformers asks the user. dtype: the weights are kept in float32, even if they were
+        # saved in another type. With --bf16, only the computations are in bfloat16.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # The script ends here if a weight is missing, or if the tokenizer does not fit the texts.
-    common.check_checkpoint(args, tokenizer, model, loading_info, texts)
-    # The settings of generate(), which writes the summaries
-    settings = model.generation_config
+    settings = model.generation_config  # of generate(), which writes the summaries
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Not in the chapter: never write <extra_id_0> and the like, the marks of mT5's pre-training.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # This is for models other than mT5; for example, it removes BART's minimum length. Of mT5 only
-    # a wrong note in its configuration is corrected: its head and embeddings are not tied.
-    common.adapt_checkpoint(args, tokenizer, model)
+    # Change what must be changed after loading, in place. For mT5:
+    # - generate() may not write <extra_id_0> and the like, the marks of its pre-training.
+    # - config.tie_word_embeddings becomes False. It says that the output layer has the weights of
+    #   the input embeddings, but in mT5 these are two sets of weights.
+    # Other models need more, such as BART, whose minimum length is longer than a title. The script
+    # ends here if a weight is missing, or if the tokenizer is that of another model.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
@@ -114,7 +115,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # Only mBART-50 marks each text with its language. Of mT5 these are the model_inputs.
+        # For mBART-50 this adds the language of each text. For mT5 it changes nothing.
         return common.set_language_codes(model_inputs, examples["language"], tokenizer)
 
     # The texts are not needed any more, and the collator could not pad them.
@@ -123,22 +124,19 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 
 def postprocess_text(texts, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum expects.
+    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
-    Differs from the chapter: the sentences are found by the rules of each row's language.
+    Differs from the chapter: the sentences are found by the rules of each row's language. The
+    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines.
     """
     sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(lines) for lines in sentences]
 
 
 def get_training_arguments(args):
-    """Return the ``Seq2SeqTrainingArguments``: the chapter's, and those of more flags.
-
-    Do not group rows by length here: the Trainer would also reorder the validation rows, whose
-    titles compute_metrics() takes in their order.
-    """
+    """Return the ``Seq2SeqTrainingArguments``: the chapter's, and those of more flags."""
     interval = "steps" if args.save_steps else "epoch"
-    training_args = Seq2SeqTrainingArguments(
+    return Seq2SeqTrainingArguments(
         # As in the chapter
         output_dir=args.output_dir,
         eval_strategy=interval,  # the chapter's evaluation_strategy
@@ -148,11 +146,11 @@ def get_training_arguments(args):
         save_total_limit=3,  # the best checkpoint is always one of the three
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
-        logging_strategy=interval,
+        logging_strategy=interval,  # as the chapter's logging_steps, the batches of an epoch
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # higher is better, as the name does not end in "loss"
+        metric_for_best_model="rougeL",  # a higher score is better, unlike for a "..._loss"
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: the value of --save-steps, which is None if the interval is an epoch
@@ -165,34 +163,9 @@ def get_training_arguments(args):
         seed=args.seed,
         report_to=args.report_to,
         include_for_metrics=["loss"],  # gives compute_metrics the losses, for common.check_losses()
-        **common.machine_arguments(),  # about the device, processes, and progress bars
+        # use_cpu, dataloader_pin_memory, disable_tqdm and the like, which depend on the machine
+        **common.machine_arguments(args),
     )
-    # Only --bf16 decides. Without this line, and without bf16, the Trainer would take the precision
-    # that `accelerate launch` may have put into the environment.
-    training_args.mixed_precision = "bf16" if args.bf16 else "no"
-    if training_args.n_gpu > 1:  # DataParallel would make larger steps than --batch-size says
-        n_gpu = training_args.n_gpu
-        command = f"torchrun --nproc_per_node {n_gpu} train_trainer.py"
-        common.fail(f"there are {n_gpu} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-    return training_args
-
-
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
-
-    You may skip this function at first: with one process and one batch per step, the defaults, the
-    result is mT5's own loss.
-
-    Differs from the chapter: each label token counts the same, even if a step has several batches,
-    through accumulation or several processes. The losses of two batches with 10 and 30 label tokens
-    are both divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own
-    loss divides by 10 and by 30, so that a token of the first would count three times as much.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    # On several processes the gradients are averaged and not added up. To undo this, the Trainer
-    # multiplies what is returned here by the number of processes.
-    return loss / num_items_in_batch
 
 
 def decode(predictions, tokenizer, num_rows):
@@ -211,12 +184,11 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, this is the newest checkpoint, else None. The script ends here if --output-dir
-    # holds files of other programs, or an unfinished run that would be replaced.
+    # None or, with --resume, the newest checkpoint. The script ends here if --output-dir is in use.
     checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_checkpoint(args, books["train"][:8]["review_body"])
+    tokenizer, model = load_checkpoint(args)
 
     # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
@@ -226,7 +198,6 @@ def main():
 
     # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
-    # (mT5 could do that, but here the Trainer gives the labels to compute_loss, not to mT5.)
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
@@ -240,16 +211,18 @@ def main():
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
 
+    # Differs from the chapter: the references are the titles, and not the labels, which are cut off
+    # after max_target_length tokens. So compute_metrics() scores this split only, in this order.
+    # An argument that groups rows by length would also reorder the validation rows.
+    references = postprocess_text(titles, languages)
+
     def compute_metrics(eval_pred):
         common.check_losses(eval_pred.losses)  # the script ends here if one is infinite or nan
         # Decode the generated summaries, and put each sentence on a line of its own
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
-        # Differs from the chapter: the references are the titles, and not the labels, which are
-        # cut off after max_target_length tokens.
-        decoded_labels = postprocess_text(titles, languages)
         result = rouge.compute(
-            predictions=decoded_preds, references=decoded_labels, languages=languages
+            predictions=decoded_preds, references=references, languages=languages
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -264,25 +237,29 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,  # only for training; eval_loss averages mT5's own losses
+        # Differs from the chapter: each label token of a step counts the same. This matters only
+        # if a step has several batches, through accumulation or several processes. Otherwise it is
+        # mT5's own loss, which the validation loss always is.
+        compute_loss_func=common.compute_loss,
         compute_metrics=compute_metrics,
     )
     # This prints what will be trained, and creates the Hub repository with --push-to-hub.
     common.begin_run(args, len(books["train"]), checkpoint)
-    # Evaluation fills the settings of generate() up with defaults, such as max_length=20. Our
-    # max_new_tokens still holds, but the model is to be saved with our settings only: keep a copy.
+    # generate() adds its defaults, such as max_length=20, to model.generation_config. They change
+    # nothing here, but they would be saved with the model. So step 8 puts this copy back.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 8. Score, save and push the best model, which train() has loaded. Differs from the chapter:
-    # evaluate() would return only scores, and predict() also returns the ids of the summaries. They
-    # are scored by language, with confidence intervals, and beside the baseline. As the validation
-    # split also chose the best checkpoint, its scores are a little too high.
+    # evaluate() would return only the scores of compute_metrics(). predict() also returns the ids
+    # of the summaries, which are scored once more: by language, with confidence intervals, and
+    # beside the baseline. The validation split has also chosen the best checkpoint, so its scores
+    # are a little too high.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = generation_config  # the copy made before the training
+        model.generation_config = generation_config
         # The files move to --output-dir when all are written. An error before that loses nothing.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
@@ -294,15 +271,13 @@ def main():
         if args.push_to_hub:
             # Differs from the chapter: trainer.push_to_hub() would put its model card over ours,
             # which has the chapter's tag "summarization" too.
-            upload = upload_folder(
-                repo_id=args.push_to_hub,
-                folder_path=args.output_dir,
-                ignore_patterns=list(common.NOT_UPLOADED),
-                commit_message="Training complete",
-                run_as_future=True,  # so that an error does not end the script at once
-            )
-            # If the upload fails, this prints the command that uploads the model later.
-            common.wait_for_upload(args, upload, is_last=True)
+            with common.explain_upload_errors(args):  # an error prints how to upload it later
+                upload_folder(
+                    repo_id=args.push_to_hub,
+                    folder_path=args.output_dir,
+                    ignore_patterns=list(common.NOT_UPLOADED),
+                    commit_message="Training complete",
+                )
 
 
 if __name__ == "__main__":

@@ -384,6 +384,7 @@ def test_mbart_needs_the_language_of_a_text(checkpoints):
         assert "af, ar, " in line and " es, " in line and "--language" in line
     assert "Summary: " in run("predict.py", "--language", "es", *flags).stdout
     tokenizer, _ = opened(checkpoints["mbart"])
-    common.check_languages(["es", "en"], tokenizer)
+    spanish, english = common.language_ids(["es", "en"], tokenizer)
+    assert tokenizer.convert_ids_to_tokens([spanish, english]) == ["es_XX", "en_XX"]
     with pytest.raises(SystemExit):  # before the first batch, and not when eo comes
-        common.check_languages(["es", "eo"], tokenizer)
+        common.language_ids(["es", "eo"], tokenizer)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from conftest import copy_data, read_json, run
-from datasets import Dataset, load_from_disk
+from datasets import load_from_disk
 from test_exact import SCRIPTS, error_line
 from tiny_checkpoints import BART, BART_IDS, FAMILIES, T5
 from tokenizers import BertWordPieceTokenizer
@@ -223,16 +223,3 @@ def test_a_training_refuses(others, data, tmp_path, name, flags, words):
 )
 def test_predict_refuses(others, name, flags, words):
     check_refusal("predict.py", others, name, flags, words, "A good book")
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_language_that_the_tokenizer_does_not_know_is_refused(
-    checkpoints, data, tmp_path, script
-):
-    books = load_from_disk(data)
-    row = {"review_body": "Очень хорошая книга.", "review_title": "Хорошо", "language": "ru"}
-    books["train"] = Dataset.from_list([row] * 8)
-    books.save_to_disk(tmp_path / "data")
-    shutil.copy(data / "arguments.json", tmp_path / "data")
-    more = ["--data", tmp_path / "data", "--output-dir", tmp_path / "model"]
-    check_refusal(f"train_{script}.py", checkpoints, "t5", [], "knows hardly a letter", *more)

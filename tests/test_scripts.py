@@ -269,7 +269,7 @@ def test_a_folder_without_a_tokenizer_is_refused(prepared, tmp_path, script):
     flags = ["--model", tmp_path / "model", "--data", prepared[0], "--output-dir", tmp_path / "new"]
     result = run(f"train_{script}.py", *flags, check=False)
     assert result.returncode == 2 and not (tmp_path / "new").exists()
-    assert "holds no tokenizer; copy the tokenizer's files" in result.stderr.splitlines()[-1]
+    assert "its tokenizer has 4; copy the tokenizer's files" in result.stderr.splitlines()[-1]
 
 
 # ---- predict.py --------------------------------------------------------------------------------

@@ -236,14 +236,18 @@ def test_the_code_of_a_language(language, code):
         ([], "en", None),
     ],
 )
-def test_the_folder_of_a_language(folders, language, found):
-    assert common.language_folder("reviews", folders, language) == found
+def test_the_folder_of_a_language(folders, language, found, tmp_path):
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    assert common.language_folder(tmp_path, language) == found
 
 
-def test_reviews_in_folders_of_other_languages_are_refused(capsys):
+def test_reviews_in_folders_of_other_languages_are_refused(tmp_path, capsys):
+    for folder in ("es", "en", "notes"):
+        (tmp_path / folder).mkdir()
     with pytest.raises(SystemExit):
-        common.language_folder("reviews", ["es", "en", "notes"], "de")
-    assert "reviews has folders for en, es, and none for de" in capsys.readouterr().err
+        common.language_folder(tmp_path, "de")
+    assert f"{tmp_path} has folders for en, es, and none for de" in capsys.readouterr().err
 
 
 def test_a_name_instead_of_a_code_is_refused(capsys):
@@ -478,7 +482,7 @@ def test_a_column_that_nobody_uses_decides_nothing(tmp_path):
     path.write_text("\n".join(lines))
     rows = list(common.read_texts("train", [path], columns))
     args = SimpleNamespace(dataset=str(path), languages=["en"])
-    texts = common.load_texts(args, (path, set()), columns, "en")["train"]
+    texts = common.load_texts(args, path, columns, "en")["train"]
     assert texts["review_body"][-2:] == ["one", "two"] and len(texts) == len(rows) == 20_001
 
 
