@@ -26,6 +26,26 @@ def harder(test, train):
             left.append(row)
     return left
 """
+MEANS = """
+def resampled_means(values):
+    generator = np.random.default_rng()
+    means = []
+    for _ in range(1000):
+        drawn = generator.choice(values, size=len(values))
+        means.append(drawn.mean())
+    return means
+"""
+INTERVAL = """
+
+def interval(means):
+    return np.quantile(means, 0.025), np.quantile(means, 0.975)
+"""
+P_VALUE = """
+def p_value(means):
+    tail = min((means <= 0).sum(), (means >= 0).sum())
+    p = 2 * (tail + 1) / (len(means) + 1)
+    return min(p, 1)
+"""
 UNDO = """
 def undo(row, number):
     sentences = row["review_body"].split(". ")
@@ -750,149 +770,171 @@ def rouge_pairs(summary, reference, gap):
         ),
         "exercise-2": (
             [
-                "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 8 / 15",
-                "from fractions import Fraction\n\n"
-                "my_rougeL_recall, my_rougeLsum_recall = Fraction(1, 3), Fraction(8, 15)",
-                "my_rougeL_recall = 0.3333\nmy_rougeLsum_recall = 0.5333",
-            ],
-            [
-                (
-                    "my_rougeL_recall = 8 / 15\nmy_rougeLsum_recall = 5 / 15",
-                    "rougeL: all lines in one sequence",
-                ),
-                (
-                    "my_rougeL_recall = 5 / 10\nmy_rougeLsum_recall = 8 / 10",  # this is precision
-                    "rougeL: all lines in one sequence",
-                ),
-                (
-                    "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 1 / 2",  # mean of the lines
-                    "rougeLsum: for each line",
-                ),
-                (
-                    "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 9 / 15",  # this is ROUGE-1
-                    "rougeLsum: for each line",
-                ),
-                (
-                    "my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = 5 / 15",  # best single lines
-                    "rougeLsum: for each line",
-                ),
-                (
-                    'my_rougeL_recall = "5 / 15"\nmy_rougeLsum_recall = "8 / 15"',
-                    "is no number: write it such as 1 / 2",
-                ),
-                ("my_rougeL_recall = 5 / 15\nmy_rougeLsum_recall = None", "still has a None"),
-            ],
-        ),
-        "exercise-3": (
-            [
-                """
-def interval(values):
-    generator = np.random.default_rng()
-    means = []
-    for _ in range(1000):
-        drawn = generator.choice(values, size=len(values))
-        means.append(drawn.mean())
-    return np.quantile(means, 0.025), np.quantile(means, 0.975)
-""",
+                MEANS + INTERVAL,
                 """
 import random
 
 
-def interval(values):
+def resampled_means(values):
     rows = list(values)
-    means = sorted(sum(random.choices(rows, k=len(rows))) / len(rows) for _ in range(1000))
+    return [sum(random.choices(rows, k=len(rows))) / len(rows) for _ in range(1000)]
+
+
+def interval(means):
+    means = sorted(means)
     return means[25], means[-26]
+""",
+                """
+def resampled_means(values):
+    generator = np.random.default_rng(3)
+    draws = generator.integers(0, len(values), size=(1000, len(values)))
+    return values[draws].mean(axis=1)
+
+
+def interval(means):
+    return np.percentile(means, [2.5, 97.5])
 """,
             ],
             [
                 (
-                    """
-def interval(values):
-    return np.quantile(values, [0.025, 0.975])
-""",
-                    "far too wide",
+                    MEANS.replace("range(1000)", "range(500)") + INTERVAL,
+                    "returns 500 means, and not 1000: how often do you draw",
                 ),
                 (
-                    """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.permutation(values).mean() for _ in range(1000)]
-    return np.quantile(means, [0.025, 0.975])
-""",
+                    MEANS.replace("generator.choice(values, size=len(values))", "values.copy()")
+                    + INTERVAL,
+                    "each of your means is 1.00. Draw anew",
+                ),
+                (
+                    MEANS.replace("size=len(values)", "size=len(values), replace=False") + INTERVAL,
                     "some rows have to come more than once",
                 ),
                 (
-                    """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.choice(values, 100).mean() for _ in range(1000)]
-    return np.quantile(means, [0.025, 0.975])
-""",
-                    "how many rows does each draw have",
+                    MEANS.replace("size=len(values)", "size=len(values) // 2, replace=False")
+                    + INTERVAL,
+                    "may a row come more than once",
+                ),
+                (
+                    MEANS.replace("size=len(values)", "size=100") + INTERVAL,
+                    "How many rows does each draw have",
+                ),
+                (
+                    MEANS.replace("size=len(values)", "size=len(values) - 1") + INTERVAL,
+                    "How many rows does each draw have",
+                ),
+                (
+                    MEANS.replace("choice(values,", "choice(values[1:],") + INTERVAL,
+                    "no draw has this row",
+                ),
+                (
+                    MEANS.replace("choice(values,", "choice(lead_3,") + INTERVAL,
+                    "does a mean come from drawn rows alone",
                 ),
                 (
                     """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
-    return np.quantile(means, [0.05, 0.95])
-""",
-                    "which quantiles",
+def resampled_means(values):
+    error = values.std() / len(values) ** 0.5
+    return np.random.default_rng(1).normal(values.mean(), error, size=1000)
+"""
+                    + INTERVAL,
+                    "does a mean come from drawn rows alone",
                 ),
                 (
                     """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
-    return np.percentile(means, [0.025, 0.975])
-""",
-                    "too far on one side",
+def resampled_means(values):
+    return values
+"""
+                    + INTERVAL,
+                    "returns 20 means",
                 ),
                 (
                     """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
-    return np.std(means) * 1.96
-""",
-                    "not two ends",
+def resampled_means(values):
+    return np.random.default_rng(1).choice(values, size=len(values)).mean()
+"""
+                    + INTERVAL,
+                    "and not 1000 numbers",
+                ),
+                (MEANS + "\ndef interval(means):\n    return None", "interval() still returns"),
+                (
+                    MEANS + INTERVAL.replace("0.025", "0.03").replace("0.975", "0.97"),
+                    "30 lie below your lower end and 30 above",
                 ),
                 (
-                    """
-def interval(values):
-    reach = 1.96 * values.std() / len(values) ** 0.5
-    return values.mean() - reach, values.mean() + reach
-""",
-                    "19 zeros and one 100: your lower end is -4.55",
+                    MEANS + INTERVAL.replace("0.025", "0.05").replace("0.975", "0.95"),
+                    "50 lie below your lower end and 50 above",
                 ),
                 (
-                    """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.choice(values, len(values)).mean() for _ in range(1000)]
-    return np.quantile(means, [0.975, 0.025])
+                    MEANS + INTERVAL.replace("quantile", "percentile"),
+                    "which quantiles of the means do you take",
+                ),
+                (
+                    MEANS
+                    + """
+def interval(means):
+    reach = 1.96 * np.std(means)
+    return np.mean(means) - reach, np.mean(means) + reach
 """,
+                    "0 lie below your lower end",
+                ),
+                (
+                    MEANS
+                    + """
+def interval(values):
+    return np.quantile(resampled_means(values), [0.025, 0.975])
+""",
+                    "which quantiles of the means do you take",
+                ),
+                (
+                    MEANS + "\ndef interval(means):\n    return np.quantile(means, [0.975, 0.025])",
                     "the lower end comes first",
                 ),
-                (
-                    """
-def interval(values):
-    generator = np.random.default_rng(1)
-    means = [generator.choice(values, len(values)).mean() for _ in range(200)]
-    return np.quantile(means, [0.025, 0.975])
+                (MEANS + "\ndef interval(means):\n    return np.std(means)", "not two ends"),
+                (MEANS + "\ndef interval(means):\n    return None, None", "not two numbers"),
+                (MEANS + '\ndef interval(means):\n    return "21.1", "23.1"', "not two numbers"),
+            ],
+        ),
+        "exercise-3": (
+            [
+                P_VALUE,
+                """
+from fractions import Fraction
+
+
+def p_value(means):
+    below = sum(mean <= 0 for mean in means.tolist())
+    above = sum(mean >= 0 for mean in means.tolist())
+    p = Fraction(2 * (min(below, above) + 1), len(means) + 1)
+    return p if p < 1 else 1
 """,
-                    "how often do you draw",
-                ),
-                (
-                    """
-def interval(values):
-    reach = 1.96 * values.std() / len(values) ** 0.5
-    return max(values.mean() - reach, values.min()), values.mean() + reach
+                """
+def p_value(means):
+    if means.mean() < 0:
+        means = -means
+    share = ((means <= 0).sum() + 1) / (means.size + 1)
+    return np.clip(2 * share, 0, 1)
 """,
-                    "nothing is drawn",
+            ],
+            [
+                (P_VALUE.replace("2 * ", ""), "the share is doubled"),
+                (P_VALUE.replace(" + 1", ""), "1 is added to the numerator and"),
+                (
+                    P_VALUE.replace("len(means) + 1", "len(means)"),
+                    "to the denominator of the share",
                 ),
-                ("def interval(values):\n    return None, None", "not two numbers"),
-                ('def interval(values):\n    return "21.1", "23.1"', "not two numbers"),
+                (P_VALUE.replace("tail + 1", "tail"), "to the numerator of the share too"),
+                (P_VALUE.replace("2 * (tail + 1)", "(2 * tail + 1)"), "and then double"),
+                (P_VALUE.replace("<= 0", "< 0").replace(">= 0", "> 0"), "exactly zero count"),
+                (P_VALUE.replace("len(means) + 1", "1001"), "there are 200 means here"),
+                (P_VALUE.replace("min(p, 1)", "p"), "no probability is above 1"),
+                (P_VALUE.replace("min((means <= 0).sum(), ", "("), "with fewer means"),
+                (P_VALUE.replace("min((means", "max((means"), "with fewer means"),
+                (
+                    "def p_value(means):\n    return np.mean(abs(means) >= abs(means.mean()))",
+                    "how many means are zero or lie on the other side",
+                ),
+                ("def p_value(means):\n    return means <= 0", "and not a number"),
+                ('def p_value(means):\n    return "0.002"', "and not a number"),
             ],
         ),
         "exercise-4": (
