@@ -7,10 +7,11 @@ from transformers, so this script calls the model's generate().
     python predict.py --examples 0 5 12                  # these rows of the test split
     python predict.py "I could not put it down."         # a review of your own
     python predict.py --input reviews.csv --output titles.csv
-    python predict.py --model results/sample-accelerate --split test     # a table of scores
+    python predict.py --split test                       # a table of ROUGE scores
+    python predict.py --model results/sample-accelerate  # the model of train_accelerate.py
     python predict.py --preset amazon                    # the chapter's model, if it is trained
 
-Train a model first, for instance with train_trainer.py. With the small model of the sample,
+Train a model first, by default with train_trainer.py. With its small model of the sample,
 python predict.py "El libro llegó con la tapa rota y las páginas dobladas." prints
 
     '>>> Review: El libro llegó con la tapa rota y las páginas dobladas.'
@@ -22,9 +23,9 @@ Reads   a model: --model is a folder that a training script wrote, or a Hub id. 
         - those on the command line, or in a file, --input;
         - or those that prepare_data.py wrote: a split (--split), some rows of the test split
           (--examples), or its first review of each language (the default).
-        --data names the folder of prepare_data.py. By default it is that with which the model was
-        trained; for a model of the Hub, it is that of the preset. If there is no test split, the
-        validation split takes its place.
+        --data names the folder of prepare_data.py. The default is the folder with which the model
+        was trained or, for a model of the Hub, the folder of the preset. If there is no test split,
+        the examples are from the validation split.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -45,13 +46,13 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 PRESETS = {
     "sample": {
         "model": "results/sample-trainer",
-        "data": None,  # load_books() then takes the data that the model was trained on
+        "data": None,  # load_books() finds the data that the model was trained on
         "batch_size": 32,
-        "bf16": False,  # a model as small as the sample's is no faster in bf16
+        "bf16": False,  # 16-bit numbers: a model as small as the sample's is no faster with them
     },
     "amazon": {
         "model": "results/amazon-trainer",
-        "data": None,
+        "data": None,  # as above
         "batch_size": 64,
         "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
@@ -61,7 +62,7 @@ PRESETS = {
 def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
     # --model, --max-input-length (512), --max-target-length (30), --num-beams, --batch-size, --bf16
-    # and --rouge, which says how the scores of a split count words
+    # and --rouge: for the scores of a split, count stems of each language, or words, or ...
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
     # Without a default, argparse would take "text" as required, which this group does not allow.
@@ -92,26 +93,32 @@ def parse_args():
 
 
 def load_books(args, required_splits):
-    """Return the prepared data, a ``DatasetDict``: --data or, without it, the model's own.
-
-    A training script has saved its flags beside its model, with the data among them. A model of the
-    Hub has no such file, and gets the data of the preset.
-    """
+    """Return the prepared data, a ``DatasetDict``: --data or, without it, the model's own."""
     if args.data is None:
+        # A training script saves its flags beside its model, with --data among them. A model of the
+        # Hub has no such file, and training_flags is {}.
         training_flags = common.read_arguments(args.model)
         args.data = training_flags.get("data", common.preset_data(args.preset))
-    return common.load_prepared(args, required_splits)
+    return common.load_prepared(args, required_splits)  # ends the script if a split is missing
 
 
 def read_rows(args):
-    """Return the rows to summarize, a list of dictionaries."""
+    """Return the rows to summarize, a list of dictionaries, and their reviews, a list of texts."""
+    column = "review_body"
     if args.text:
-        return [{"review_body": text} for text in common.read_command_line(args.text)]
-    if args.input:
-        return common.read_input(args.input, args.text_column)
-    if args.split:
-        return list(load_books(args, [args.split])[args.split])
-    return read_examples(args)
+        # The review "-" is read from standard input.
+        rows = [{column: text} for text in common.read_command_line(args.text)]
+    elif args.input:
+        column = args.text_column
+        rows = common.read_input(args.input, column)
+    elif args.split:
+        books = load_books(args, required_splits=[args.split])
+        rows = list(books[args.split])
+    else:
+        rows = read_examples(args)
+    # A cell of a file may hold a number, which becomes text, or nothing, which becomes "".
+    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
+    return rows, reviews
 
 
 def read_examples(args):
@@ -119,14 +126,14 @@ def read_examples(args):
 
     If there is no test split, the validation split is used.
     """
-    books = load_books(args, [])  # no split has to be there
+    books = load_books(args, required_splits=[])
     split = "test" if "test" in books else "validation"
     if split not in books:
         common.fail(f"{args.data} has neither test nor validation reviews; give a review")
     rows = list(books[split])
     if args.examples:
         if min(args.examples) < 0 or max(args.examples) >= len(rows):
-            common.fail(f"--examples: the split has the rows 0 to {len(rows) - 1}")
+            common.fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
         return [rows[number] for number in args.examples]
     first_rows = {}  # {language: its first row}
     for row in rows:
@@ -137,7 +144,8 @@ def read_examples(args):
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # reports an error in one line
-        # trust_remote_code=False: code that comes with a checkpoint never runs. The default asks.
+        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
+        # transformers asks the user.
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -148,10 +156,11 @@ def load_model(args):
         )
     if args.num_beams:  # by default, the checkpoint says how many beams there are
         model.generation_config.num_beams = args.num_beams
-    # mT5 never writes <extra_id_0> and the like, which marked the gaps in its pre-training. Other
-    # models get what they need: BART no minimum length, GPT-2 padding on the left, as no padding
-    # may follow its prompt. The script ends here if a weight is missing, or if the tokenizer is
-    # that of another model.
+    # Change what must be changed after loading, in place, by family of models:
+    # - mT5: generate() may not write <extra_id_0> and the like, the marks of its pre-training.
+    # - BART: the minimum length of the checkpoint goes, as titles are shorter.
+    # - GPT-2: batches are padded on the left, as the model goes on after the last token of a row.
+    # The script ends here if a weight is missing, or if the tokenizer is that of another model.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
@@ -162,19 +171,19 @@ def load_model(args):
 def summarize(reviews, languages, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
     summaries = [""] * len(reviews)
-    # Reviews of similar length share a batch, which saves padding. The longest come first, so that
-    # a lack of memory shows at once.
+    # The positions of the reviews that are not empty, with the longest first. Reviews of similar
+    # length share a batch, which saves padding, and a lack of memory shows at once.
     order = [index for index, review in enumerate(reviews) if review]
     order.sort(key=lambda index: len(reviews[index]), reverse=True)
     starts = range(0, len(order), args.batch_size)
-    # disable=None: the progress bar is shown on a terminal, and not in a log file.
+    # The bar disappears at its end (leave), and a log file has none (disable).
     for start in tqdm(starts, "Summarize", disable=None, leave=False):
         batch = order[start : start + args.batch_size]
         batch_reviews = [reviews[index] for index in batch]
         batch_languages = [languages[index] for index in batch]
         written = summarize_batch(batch_reviews, batch_languages, tokenizer, model, args)
         for index, summary in zip(batch, written, strict=True):
-            summaries[index] = summary.strip()
+            summaries[index] = summary.strip()  # GPT-2 begins with a space
     return summaries
 
 
@@ -185,7 +194,8 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
     if model.config.is_encoder_decoder:
         prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
         inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
-        # Only for mBART-50, whose reviews begin with a language. A trained one answers in it.
+        # mBART-50 reads a token of the language, such as en_XX, before a text, and was trained to
+        # write in that language. For other models this changes nothing.
         inputs = common.set_language_codes(inputs, languages, tokenizer)
     else:
         # GPT-2 can only continue a text. The prompt "TL;DR:" after a review asks for its summary.
@@ -194,8 +204,9 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
         inputs = tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
-    # one beam, it takes the likeliest next token. With more, it keeps as many likely beginnings.
-    with torch.inference_mode():
+    # one beam, it takes the likeliest next token each time. With n beams, it keeps the n likeliest
+    # beginnings, and returns the best one at the end.
+    with torch.inference_mode():  # like torch.no_grad(), and a little faster
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -216,6 +227,17 @@ def print_summary(review, title, summary):
     print(common.printable("\n".join(lines)))  # without terminal control characters
 
 
+def print_scores(rows, summaries, args):
+    """Print ROUGE of the summaries and of the chapter's baseline lead-3, beside each other.
+
+    Both are compared with the titles. Lead-3 is the first three sentences of a review.
+    """
+    metric = common.Rouge(args.rouge)  # used like the chapter's evaluate.load("rouge")
+    books = Dataset.from_list(rows)  # a table with the columns review_title, language, ...
+    scores = common.score_beside_lead_3(metric, books, summaries)
+    print(common.format_scores(scores, args.split))
+
+
 def main():
     args = parse_args()
     if args.output:
@@ -225,11 +247,8 @@ def main():
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
 
-    # 1. The reviews. Only the file --input may have them in another column than review_body.
-    rows = read_rows(args)
-    column = args.text_column if args.input else "review_body"
-    # In a file, a number counts as text. A missing review becomes "".
-    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
+    # 1. The reviews
+    rows, reviews = read_rows(args)
 
     # 2. The model
     tokenizer, model = load_model(args)
@@ -242,17 +261,12 @@ def main():
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
-    # 4. Save before scoring, so that a stop in the scoring loses no summary
+    # 4. Save, and print the scores of a split or, if no file has them, the summaries
     if args.output:
         common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
     if args.split:
-        # ROUGE compares each summary with the title that the review has. Beside it stands the
-        # chapter's baseline, the first three sentences of the review (lead-3).
-        metric = common.Rouge(args.rouge)
-        books = Dataset.from_list(rows)  # a table with the columns review_title, language, ...
-        scores = common.score_beside_lead_3(metric, books, summaries)
-        print(common.format_scores(scores, args.split))
+        print_scores(rows, summaries, args)
     elif not args.output:
         for review, row in zip(reviews, rows, strict=True):
             print_summary(review, row.get("review_title"), row["summary"])
