@@ -15,13 +15,13 @@ def exact_and_unfinished(predictions, titles):
     return np.mean(exact), 1 - np.mean(ended)
 """
 HARDER = """
-def harder(test, train):
-    titles = {row["review_title"] for row in train}
-    known = {part for row in train for part in sentences(row["review_body"])}
+def harder(test, train, form):
+    titles = {form(row["review_title"]) for row in train}
+    known = {form(part) for row in train for part in sentences(row["review_body"])}
     left = []
     for row in test:
-        own = any(part not in known for part in sentences(row["review_body"]))
-        new = row["review_title"] not in titles
+        own = any(form(part) not in known for part in sentences(row["review_body"]))
+        new = form(row["review_title"]) not in titles
         if own and new:
             left.append(row)
     return left
@@ -45,6 +45,11 @@ def p_value(means):
     tail = min((means <= 0).sum(), (means >= 0).sum())
     p = 2 * (tail + 1) / (len(means) + 1)
     return min(p, 1)
+"""
+LONG_TITLE = """
+def has_long_title(example):
+    title = example["review_title"]
+    return len({}) > 2
 """
 UNDO = """
 def undo(row, number):
@@ -125,6 +130,60 @@ def changed(answer, *changes):
 SOLUTIONS = {
     "stage_1_corpus": {
         "exercise-1": (
+            [
+                """
+def has_long_title(example):
+    number = 0
+    for run in example["review_title"].split():
+        if any(character.isalnum() for character in run):
+            number += 1
+    return number >= 3
+""",
+                """
+import re
+
+
+def has_long_title(example):
+    return len(re.findall(r"\\S*\\w\\S*", example["review_title"])) > 2
+""",
+                """
+def has_long_title(example):
+    title = example["review_title"]
+    marks = [mark for mark in title if not mark.isalnum() and mark != " "]
+    for mark in marks:
+        title = title.replace(mark, "")
+    return len(title.split()) > 2
+""",
+            ],
+            [
+                (LONG_TITLE.format("title"), "title 'Awful': you say True"),
+                (LONG_TITLE.format("title.split(' ')"), "title 'Great  book'"),
+                (LONG_TITLE.format("title.split()"), "title 'Great book !'"),  # the chapter's
+                (LONG_TITLE.format("words(title)"), 'title "Don\'t buy!"'),
+                (LONG_TITLE.format("re.findall('[A-Za-z]+', title)"), 'title "Don\'t buy!"'),
+                (  # letters of English only
+                    LONG_TITLE.format('re.findall("[A-Za-z0-9][A-Za-z0-9\'-]*", title)'),
+                    "title 'Año ñoño'",
+                ),
+                (
+                    LONG_TITLE.format("[run for run in title.split() if run.isalnum()]"),
+                    "title 'A well-written story'",
+                ),
+                (
+                    LONG_TITLE.format(
+                        "[run for run in title.split() if run.lower() != run.upper()]"
+                    ),
+                    "title '10 out of 10'",
+                ),
+                (
+                    LONG_TITLE.format("[run for run in title.split() if run not in '.,:;!?-']"),
+                    "title '¡ Muy bueno !'",
+                ),
+                (LONG_TITLE.format("title.split()[1:]"), "title 'A good book': you say False"),
+                ("def has_long_title(example):\n    return True", "title 'Awful'"),
+            ],
+        ),
+        "exercise-2": (
             [
                 """
 def is_copied(example):
@@ -231,138 +290,33 @@ def is_copied(example):
                 ("def is_copied(example):\n    return True", "title 'Slow start'"),
             ],
         ),
-        "exercise-2": (
-            [
-                """
-def overlap(ours, theirs):
-    known = set()
-    for review in theirs:
-        known.update(sentences(review))
-    parts = [sentences(review) for review in ours]
-    found = sum(part in known for review in parts for part in review)
-    whole = sum(all(part in known for part in review) for review in parts)
-    return found / sum(map(len, parts)), whole
-""",
-                """
-def overlap(ours, theirs):
-    known = pd.Series(theirs).map(sentences).explode()
-    is_known = pd.Series(ours).map(sentences).explode().isin(known)
-    return np.array([is_known.mean(), is_known.groupby(level=0).all().sum()])
-""",
-            ],
-            [
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part for review in theirs for part in sentences(review)}
-    parts = {part for review in ours for part in sentences(review)}
-    whole = sum(set(sentences(review)) <= known for review in ours)
-    return len(parts & known) / len(parts), whole
-""",
-                    "each as often as it occurs",
-                ),
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part for review in ours for part in sentences(review)}
-    parts = [part for review in theirs for part in sentences(review)]
-    whole = sum(set(sentences(review)) <= known for review in theirs)
-    return sum(part in known for part in parts) / len(parts), whole
-""",
-                    "your share is",
-                ),
-                (
-                    """
-def overlap(ours, theirs):
-    known = " ".join(theirs)
-    parts = [sentences(review) for review in ours]
-    found = sum(part in known for review in parts for part in review)
-    whole = sum(all(part in known for part in review) for review in parts)
-    return found / sum(map(len, parts)), whole
-""",
-                    "also whole sentences of theirs",
-                ),
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part for review in theirs for part in sentences(review)}
-    parts = [sentences(review) for review in ours]
-    found = sum(part in known for review in parts for part in review)
-    whole = sum(any(part in known for part in review) for review in parts)
-    return found / sum(map(len, parts)), whole
-""",
-                    "have no sentence of their own",
-                ),
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part for review in theirs for part in sentences(review)}
-    parts = [sentences(review) for review in ours]
-    shares = [sum(part in known for part in review) / len(review) for review in parts]
-    return sum(shares) / len(shares), sum(share == 1 for share in shares)
-""",
-                    "your share is 0.500",  # a mean of the reviews
-                ),
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part for review in theirs for part in sentences(review)}
-    parts = [sentences(review) for review in ours]
-    found = sum(part in known for review in parts for part in review)
-    return found / sum(map(len, parts)), sum(review in theirs for review in ours)
-""",
-                    "you count 0 reviews",
-                ),
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part for review in theirs for part in sentences(review)}
-    parts = [sentences(review) for review in ours]
-    found = sum(part in known for review in parts for part in review)
-    whole = sum(all(part in known for part in review) for review in parts)
-    return round(found / sum(map(len, parts)), 2), whole
-""",
-                    "do not round the share",
-                ),
-                ("def overlap(ours, theirs):\n    return 0.82", "not two numbers"),
-                ("def overlap(ours, theirs):\n    return 0.5, list(ours)", "not two numbers"),
-                (
-                    """
-def overlap(ours, theirs):
-    known = {part.lower() for review in theirs for part in sentences(review)}
-    parts = [[part.lower() for part in sentences(review)] for review in ours]
-    found = sum(part in known for review in parts for part in review)
-    whole = sum(all(part in known for part in review) for review in parts)
-    return found / sum(map(len, parts)), whole
-""",
-                    "your share is 0.500",
-                ),
-            ],
-        ),
         "exercise-3": (
             [
                 """
-def harder(test, train):
-    known = {part for row in train for part in sentences(row["review_body"])}
-    titles = {row["review_title"] for row in train}
+def harder(test, train, form):
+    known = {form(part) for row in train for part in sentences(row["review_body"])}
+    titles = {form(row["review_title"]) for row in train}
+    left = []
+    for row in test:
+        own = {form(part) for part in sentences(row["review_body"])} - known
+        if own and form(row["review_title"]) not in titles:
+            left.append(row)
+    return left
+""",
+                """
+def harder(test, train, form):
+    def parts(row):
+        return map(form, sentences(row["review_body"]))
+
+    known, titles = set(), set()
+    for row in train:
+        known.update(parts(row))
+        titles.add(form(row["review_title"]))
     return [
         row
         for row in test
-        if row["review_title"] not in titles and not known.issuperset(sentences(row["review_body"]))
+        if form(row["review_title"]) not in titles and not known.issuperset(parts(row))
     ]
-""",
-                """
-def harder(test, train):
-    known, titles = set(), set()
-    for row in train:
-        known.update(sentences(row["review_body"]))
-        titles.add(row["review_title"])
-    left = []
-    for row in test:
-        own = [part for part in sentences(row["review_body"]) if part not in known]
-        if own and row["review_title"] not in titles:
-            left.append(row)
-    return left
 """,
             ],
             [
@@ -380,29 +334,40 @@ def harder(test, train):
                 ),
                 (HARDER.replace("known = {", "known = titles | {"), "'review_body': 'A bore'"),
                 (HARDER.replace("return left", "return len(left)"), "not a list of rows"),
-                ("def harder(test, train):\n    return test", "'review_body': 'Good. Fine.'"),
+                ("def harder(test, train, form):\n    return test", "'review_body': 'Good. Fine.'"),
                 (
                     """
-def harder(test, train):
-    known = {part for row in train for part in sentences(row["review_body"])}
-    titles = {row["review_title"] for row in train}
+def harder(test, train, form):
+    known = {form(part) for row in train for part in sentences(row["review_body"])}
+    titles = {form(row["review_title"]) for row in train}
     left = []
     for row in test:
         for part in sentences(row["review_body"]):
-            if part not in known and row["review_title"] not in titles:
+            if form(part) not in known and form(row["review_title"]) not in titles:
                 left.append(row)
     return left
 """,
                     "'review_body': 'Dull! New! Good.'",
                 ),
                 (HARDER.replace("    return left", "        return left"), "is each row kept once"),
-                (
-                    HARDER.replace(
-                        'titles = {row["review_title"]', 'titles = {row["review_title"].lower()'
-                    ).replace('row["review_title"] not in', 'row["review_title"].lower() not in'),
-                    "'review_title': 'a good book'",
+                (HARDER.replace("(test, train,", "(train, test,"), "you return"),
+                # the form
+                (HARDER.replace("form(", "("), "form lower"),
+                (HARDER.replace("form(", "plain("), "form str"),
+                (HARDER.replace("{form(row", "{(row"), "form lower"),
+                (HARDER.replace("{form(part)", "{(part)"), "form lower"),
+                (HARDER.replace("any(form(", "any(("), "form lower"),
+                (HARDER.replace("new = form(", "new = ("), "form lower"),
+                (  # plain() leaves no mark behind which sentences() could cut
+                    HARDER.replace("form(part)", "part").replace(
+                        'sentences(row["review_body"])', 'sentences(form(row["review_body"]))'
+                    ),
+                    "form plain",
                 ),
-                (HARDER.replace("(test, train)", "(train, test)"), "you return"),
+                (
+                    HARDER.replace("append(row)", "append({key: form(row[key]) for key in row})"),
+                    "form lower",
+                ),
             ],
         ),
         "exercise-4": (
