@@ -162,8 +162,12 @@ def has_long_title(example):
                 (LONG_TITLE.format("words(title)"), 'title "Don\'t buy!"'),
                 (LONG_TITLE.format("re.findall('[A-Za-z]+', title)"), 'title "Don\'t buy!"'),
                 (  # letters of English only
-                    LONG_TITLE.format('re.findall("[A-Za-z0-9][A-Za-z0-9\'-]*", title)'),
+                    LONG_TITLE.format('re.findall("[A-Za-z0-9][A-Za-z0-9\'’/-]*", title)'),
                     "title 'Año ñoño'",
+                ),
+                (
+                    LONG_TITLE.format('re.findall(r"\\w[\\w\'-]*", title)'),
+                    "title 'Didn’t like/finish'",
                 ),
                 (
                     LONG_TITLE.format("[run for run in title.split() if run.isalnum()]"),
