@@ -104,7 +104,7 @@ def test_each_flag_in_the_text_exists(flags):
 
 def test_each_file_and_link_exists():
     files = re.findall(r"`([\w./-]+\.(?:py|csv|txt|png|md))`", PROSE)
-    assert "data/trim_vocab.py" in files
+    assert "baseline.py" in files
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PROSE) if "://" not in link]
     assert "course/training.png" in links
     headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
@@ -133,6 +133,20 @@ def test_what_the_notebook_table_gives_to_paste_is_python():
     assert len(rows) == 11 and len(pasted) > len(rows)
     for code in pasted:
         ast.parse(code)
+
+
+def test_the_packages_for_a_notebook_are_those_of_the_requirements():
+    command = re.search(r"`pip install (transformers==[^`]+)`", PROSE)[1].split()
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    pinned = set(re.findall(r"^[\w.-]+==[\w.]+", requirements, re.MULTILINE))
+    assert len([package for package in command if "==" in package]) == 4
+    for package in command:
+        assert package in pinned if "==" in package else f"\n{package}==" in requirements
+
+
+def test_what_the_notebook_needs_instead_of_the_lost_data_is_python():
+    (block,) = [text for language, text in BLOCKS if language == "py"]
+    assert [type(line) for line in ast.parse(block).body] == [ast.Assign] * 3
 
 
 GONE = [
