@@ -255,7 +255,7 @@ def explain_errors(what, remedy, errors=EXPLAINED):
     except errors as error:
         # Libraries wrap the error that names the file: go back to it, or to the first cause.
         while error.__cause__ and (
-            isinstance(error, LocalEntryNotFoundError)  # which hides why the Hub gave nothing
+            type(error) is LocalEntryNotFoundError  # which hides why the Hub gave nothing
             or not isinstance(error, (OSError, HTTPError))
         ):
             error = error.__cause__
