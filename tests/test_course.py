@@ -303,7 +303,7 @@ def test_premier_project_can_be_followed_command_by_command(tmp_path):
     assert titles.startswith("review_body,") and "summary" in titles.splitlines()[0]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_capstone_recipes_fix_the_tokenizer_and_the_rows_and_vary_the_weights(
     tmp_path, monkeypatch
 ):

@@ -178,7 +178,7 @@ def one_epoch(counted, tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full), 3])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_evaluated_row_counts_once(script, processes, one_epoch, counted):
     # On 2 and 3 processes the last batches are filled up with the first rows, whose ROUGE is 100.
@@ -360,7 +360,7 @@ def test_an_unfinished_checkpoint_is_not_resumed(with_dropout, unbroken, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_run_killed_four_times_ends_as_an_unbroken_one(
     script, processes, with_dropout, unbroken, tmp_path
@@ -545,7 +545,7 @@ def copy_scripts(folder, prepare):
 @pytest.mark.parametrize(
     ("config", "processes", "nodes"),
     [
-        ("one_gpu", 1, [[]]),
+        pytest.param("one_gpu", 1, [[]], marks=pytest.mark.full),
         ("several_gpus", 2, [[]]),
         ("several_nodes", 2, [["--machine_rank", 0], ["--machine_rank", 1]]),
     ],

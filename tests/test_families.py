@@ -276,38 +276,43 @@ CUTS = [("trainer", 1), ("accelerate", 1), ("trainer", 2), ("accelerate", 2)]  #
 
 @pytest.fixture(scope="module")
 def trained(checkpoints, data, tmp_path_factory):
-    """A function that returns {(script, processes): folder of a model after four large steps}."""
+    """A function that returns the folder of a model after four large steps of a script."""
 
     @functools.cache
-    def train(family):
-        folders = {cut: tmp_path_factory.mktemp(family) / f"{cut[0]}-{cut[1]}" for cut in CUTS}
-        for (name, processes), folder in folders.items():
-            run(
-                f"train_{name}.py",
-                *["--model", checkpoints[family], "--data", data, "--output-dir", folder],
-                *["--max-input-length", LONGEST[family], "--num-beams", 2, "--epochs", 4],
-                *["--batch-size", 8 // processes, "--learning-rate", 0.01, "--weight-decay", 0],
-                processes=processes,
-            )
-            saved = read_json(folder / "results.json")["arguments"]
-            assert saved["processes"] == processes
-        return folders
+    def train(family, script, processes):
+        folder = tmp_path_factory.mktemp(family) / f"{script}-{processes}"
+        run(
+            f"train_{script}.py",
+            *["--model", checkpoints[family], "--data", data, "--output-dir", folder],
+            *["--max-input-length", LONGEST[family], "--num-beams", 2, "--epochs", 4],
+            *["--batch-size", 8 // processes, "--learning-rate", 0.01, "--weight-decay", 0],
+            processes=processes,
+        )
+        assert read_json(folder / "results.json")["arguments"]["processes"] == processes
+        return folder
 
     return train
 
 
-@pytest.mark.parametrize("family", TRAINED)
+# mT5, and PEGASUS, whose constants two processes would wait for; the others before a release
+CURVES = [
+    family if family in ("mt5", "pegasus") else pytest.param(family, marks=pytest.mark.full)
+    for family in TRAINED
+]
+
+
+@pytest.mark.parametrize("family", CURVES)
 def test_both_scripts_on_one_and_two_processes_have_one_curve(
     trained, checkpoints, batches, family
 ):
-    folders = trained(family)
+    folders = [trained(family, *cut) for cut in CUTS]
     tokenized, collator = batches("trainer", family)
     with torch.no_grad():
         first = loss_by_hand(opened(checkpoints[family])[1], collator(list(tokenized))).item()
-    curve = read_log(folders["trainer", 1], "loss")
+    curve = read_log(folders[0], "loss")
     assert curve[0] == pytest.approx(first, rel=1e-5)
     assert curve[0] > curve[-1] + 0.05  # it learns
-    for folder in folders.values():
+    for folder in folders:
         assert read_log(folder, "loss") == pytest.approx(curve, rel=1e-4)
 
 
@@ -316,7 +321,7 @@ def test_both_scripts_on_one_and_two_processes_have_one_curve(
 def test_a_saved_model_is_that_of_the_best_epoch(
     trained, checkpoints, batches, data, family, script
 ):
-    folder = trained(family)[script, 1]
+    folder = trained(family, script, 1)
     rouge, eval_losses = read_log(folder, "eval_rougeL"), read_log(folder, "eval_loss")
     expected = eval_losses[rouge.index(max(rouge))]
     tokenized, collator = batches(script, family, "validation")

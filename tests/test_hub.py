@@ -250,7 +250,7 @@ def test_what_is_in_the_local_cache_needs_no_network(hub, amazon, tmp_path):
     run_with(hub, *command, "--model", "tiny")
     # The list of files is asked for once, and not for each of the two languages.
     assert hub.requests.count(("GET", f"/api/datasets/{CORPUS}/revision/main")) == 1
-    run_with(hub, *again, network=False)
+    run_with(hub, *again, "--model", "tiny", network=False)
     first, second = (load_from_disk(tmp_path / name) for name in ("data", "again"))
     assert {split: rows.to_list() for split, rows in first.items()} == {
         split: rows.to_list() for split, rows in second.items()

@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -196,7 +195,7 @@ def test_every_script_scores_the_same_model_alike(trained, prepared, tmp_path):
     expected, eval_loss = None, None
     # The learning rate is too small to change a weight.
     flags += ["--learning-rate", 1e-30, "--weight-decay", 0, "--epochs", 1, "--batch-size", 4]
-    for script, processes in product(("trainer", "accelerate"), (1, 2, 3)):
+    for script, processes in (("trainer", 1), ("trainer", 3), ("accelerate", 1), ("accelerate", 2)):
         output = tmp_path / f"{script}-{processes}"
         arguments = [*flags, "--output-dir", output, "--max-train-samples", 12]
         table = run(f"train_{script}.py", *arguments, processes=processes).stdout
@@ -451,14 +450,18 @@ def test_only_the_flag_bf16_computes_in_bf16(prepared, tmp_path, script):
     launcher = {"ACCELERATE_MIXED_PRECISION": "bf16"}
     for name, flag, environment in (
         ("fp32", "--no-bf16", {}),
-        ("launcher", "--no-bf16", launcher),
         ("bf16", "--bf16", {}),
+        ("launcher", "--no-bf16", launcher),
     ):
         output = tmp_path / name
         flags = ["--data", data, "--output-dir", output, "--epochs", 1, "--max-train-samples", 16]
-        run(f"train_{script}.py", *flags, flag, **environment)
-        losses[name] = pd.read_csv(output / "log.csv")["loss"].dropna().item()
+        result = run(f"train_{script}.py", *flags, flag, check=False, **environment)
+        if name == "launcher" and script == "trainer":  # the Trainer would follow the launcher
+            line = result.stderr.splitlines()[-1]
+            assert result.returncode == 2 and "--mixed_precision bf16; give --bf16 too" in line
+        else:
+            losses[name] = pd.read_csv(output / "log.csv")["loss"].dropna().item()
     # bf16 has three digits; with a launcher the cores are two, and other last digits are rounded.
-    assert losses["launcher"] == pytest.approx(losses["fp32"], rel=1e-6)
+    assert losses.get("launcher", losses["fp32"]) == pytest.approx(losses["fp32"], rel=1e-6)
     assert losses["bf16"] != pytest.approx(losses["fp32"], rel=2e-6)
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
