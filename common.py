@@ -243,22 +243,30 @@ def is_out_of_memory(error):
     return isinstance(error, MemoryError) or bool(re.search(pattern, str(error), re.IGNORECASE))
 
 
+def telling_error(error):
+    """Return the error behind ``error`` that names a file or an address, or else its first cause.
+
+    Libraries wrap such errors in others.
+    """
+    while error.__cause__:
+        hides_reason = type(error) is LocalEntryNotFoundError  # why the Hub gave nothing
+        if isinstance(error, (OSError, HTTPError)) and not hides_reason:
+            break
+        error = error.__cause__
+    return error
+
+
 @contextmanager
 def explain_errors(what, remedy, errors=EXPLAINED):
     """Turn one of the ``errors`` in the block into one line: what failed, the reason, the remedy.
 
-    Such blocks read, load or upload something. They are small, as a bug of ours in one of them
-    would look like a fault of the user's.
+    Such blocks are small, as a bug of ours in one of them would look like a fault of the user's.
+    Those around foreign checkpoints and uploads catch every ``Exception``, as these raise anything.
     """
     try:
         yield
     except errors as error:
-        # Libraries wrap the error that names the file: go back to it, or to the first cause.
-        while error.__cause__ and (
-            type(error) is LocalEntryNotFoundError  # which hides why the Hub gave nothing
-            or not isinstance(error, (OSError, HTTPError))
-        ):
-            error = error.__cause__
+        error = telling_error(error)
         if is_out_of_memory(error):
             raise error  # command_line() explains it
         reason = first_line(error)
@@ -349,7 +357,7 @@ def write_json(path, content):
 def check_folder(folder, *sources):
     """End the run unless ``folder`` is absent, empty or ours, and does not overlap the ``sources``.
 
-    Files that a killed run left unfinished in it are removed.
+    A folder that holds only what a killed run left unfinished counts as empty.
     """
     target = Path(folder).resolve()
     for source in sources:
@@ -358,13 +366,10 @@ def check_folder(folder, *sources):
             fail(f"{folder} overlaps {source}, which is read; name another folder")
     if target.exists() and not target.is_dir():
         fail(f"{folder} is a file; name a folder")
-    contents = list(target.iterdir()) if target.exists() else []
-    unfinished = [path for path in contents if path.name.startswith(TEMPORARY)]
-    has_other_files = len(contents) > len(unfinished)
-    if has_other_files and "preset" not in read_arguments(target):
+    names = [path.name for path in target.iterdir()] if target.exists() else []
+    has_files = any(not name.startswith(TEMPORARY) for name in names)
+    if has_files and "preset" not in read_arguments(target):
         fail(f"{folder} was not written by this program; name another folder")
-    for path in unfinished:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -376,11 +381,13 @@ def new_files(folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
-        # ARGUMENTS_FILE, which marks a folder as ours, is moved first.
-        places = {ARGUMENTS_FILE: 0, **dict.fromkeys(MOVED_LAST, 2)}
-        new = sorted(Path(temporary).iterdir(), key=lambda path: places.get(path.name, 1))
+        # First ARGUMENTS_FILE, which marks a folder as ours, then most files, and then MOVED_LAST
+        order = {ARGUMENTS_FILE: 0, **dict.fromkeys(MOVED_LAST, 2)}
+        new = sorted(Path(temporary).iterdir(), key=lambda path: order.get(path.name, 1))
         for path in new:
             target = folder / path.name
             if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
@@ -407,8 +414,8 @@ def process_state():
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
-def checkpoint_to_resume(args, num_rows):
-    """Check --output-dir for a training on ``num_rows`` rows; return a checkpoint or None.
+def checkpoint_to_resume(args):
+    """Check --output-dir; return the checkpoint from which a training goes on, or None.
 
         --output-dir holds         without --resume      with --resume
         no checkpoint yet          None                  None
@@ -419,7 +426,6 @@ def checkpoint_to_resume(args, num_rows):
     """
     state = process_state()
     check_processes(state)
-    check_save_steps(args, num_rows, state)
     check_folder(args.output_dir, args.model, args.data)
     earlier = read_arguments(args.output_dir)
     checkpoints = find_checkpoints(args.output_dir)
@@ -447,6 +453,7 @@ def begin_run(args, num_rows, checkpoint):
     finished run stays until the new one is saved.
     """
     state = process_state()
+    check_save_steps(args, num_rows, state)
     set_threads()
     print_plan(args, num_rows, state)
     if args.push_to_hub and state.is_main_process:
@@ -572,9 +579,6 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
-# @cache is not for functions that call much of this file. datasets pickles the function of a map()
-# to see if it has changed, and with it what the cached functions call. That can take minutes.
-@cache
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
     digest = hashlib.sha256()
@@ -598,6 +602,27 @@ def without_folder(value):
     """Return the value of a flag or, if it is an absolute path, only its last part."""
     is_absolute = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_absolute else value
+
+
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
+
+    For the ``compute_loss_func`` of a Trainer. Each label token of a step counts the same, even if
+    the step has several batches. The losses of two batches with 10 and 30 label tokens are both
+    divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss
+    divides by 10 and by 30, so that a token of the first would count three times as much.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    # The gradients of several processes are averaged and not added up. To undo this, the Trainer
+    # multiplies what is returned here by the number of processes.
+    return loss / num_items_in_batch
+
+
+def check_losses(losses):
+    """End the run if a loss is infinite or "not a number", which no further training mends."""
+    if not np.isfinite(losses).all():
+        fail("a loss is not finite; delete the output and lower --learning-rate")
 
 
 # ---- Languages -----------------------------------------------------------------------------------
@@ -662,7 +687,7 @@ def load_prepared(args, splits):
     return books
 
 
-def load_texts(args, path, columns, language):
+def load_splits(args, path, columns, language):
     """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
 
     ``columns`` is {the chapter's name: the name of the column in the files}. If there is a folder
@@ -680,9 +705,9 @@ def load_texts(args, path, columns, language):
 
 
 def make_dataset(split, paths, columns):
-    """Return the ``Dataset`` of the rows that ``read_texts`` yields."""
+    """Return the ``Dataset`` of the rows that ``read_split`` yields."""
     return datasets.Dataset.from_generator(
-        read_texts,
+        read_split,
         features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
         # A folder for this run only. One that stays would keep what a changed file held before.
         cache_dir=temporary_folder().name,
@@ -696,16 +721,16 @@ def temporary_folder():
     return tempfile.TemporaryDirectory()
 
 
-def read_texts(split, paths, columns):
-    """Yield each row of the files as ``to_texts`` returns it; print how many there are."""
+def read_split(split, paths, columns):
+    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are."""
     for path in paths:
         number, found = 0, {}  # rows, and the columns of all of them
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
         with explain_errors(f"cannot read {path}", remedy):
-            for row in read_rows(path, columns.values()):
+            for row in read_file(path, columns.values()):
                 number += 1
                 found |= dict.fromkeys(row)
-                yield to_texts(row, columns)
+                yield to_chapter_row(row, columns)
         if not found:
             fail(f"{path} holds no reviews")
         if columns["review_body"] not in found:
@@ -713,7 +738,7 @@ def read_texts(split, paths, columns):
         print(f"{split}: {number:,} rows of {path}")
 
 
-def to_texts(row, columns):
+def to_chapter_row(row, columns):
     """Return the texts of a row by the chapter's names. A language such as zh-CN becomes zh.
 
     ``columns`` is {the chapter's name: the name of the column in the row}.
@@ -755,8 +780,8 @@ def language_folder(path, language):
     """
     folders = sorted(folder.name for folder in path.glob("*/"))  # "/" means: only folders
 
-    def named_after(code):
-        return [name for name in folders if re.fullmatch(rf"({code})([-_]\w\w)?", name.lower())]
+    def named_after(codes):
+        return [name for name in folders if re.fullmatch(rf"({codes})([-_]\w\w)?", name.lower())]
 
     found = named_after(language)
     if len(found) > 1:
@@ -821,7 +846,7 @@ def data_suffix(path):
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def read_rows(path, asked=()):
+def read_file(path, asked=()):
     """Yield each row of a data file as {column: value}. Values are as they stand in the file.
 
     Nothing is guessed: the values of CSV are texts, those of JSON and Parquet have their own types.
@@ -916,7 +941,7 @@ def read_command_line(texts):
 def read_input(path, column):
     """Return the rows of the file --input of predict.py, which must have the ``column``."""
     with explain_errors(f"cannot read --input {path}", "name a file in UTF-8"):
-        rows = list(read_rows(path))
+        rows = list(read_file(path))
     if not rows:
         fail(f"--input {path} holds no reviews")
     columns = dict.fromkeys(chain.from_iterable(rows))  # those of all rows, each once
@@ -1066,16 +1091,6 @@ def check_tokenizer(args, tokenizer, model):
         fail(f"{name} does not stop at the token with which its tokenizer ends a text; {remedy}")
 
 
-# ---- Other families of models than mT5 -----------------------------------------------------------
-
-
-def freeze_constants(model):
-    """Freeze the positions that PEGASUS computes, as DDP would wait for their gradients."""
-    for module in model.modules():
-        if "Sinusoidal" in type(module).__name__:
-            module.requires_grad_(False)
-
-
 def check_lengths(args, model):
     """End the run if the model has no positions for as many tokens as the flags allow.
 
@@ -1093,6 +1108,16 @@ def check_lengths(args, model):
         if getattr(args, flag) > limit:
             remedy = f"give --{flag.replace('_', '-')} {limit}"
             fail(f"--model {args.model} has too few positions; {remedy}")
+
+
+# ---- Other families of models than mT5 -----------------------------------------------------------
+
+
+def freeze_constants(model):
+    """Freeze the positions that PEGASUS computes, as DDP would wait for their gradients."""
+    for module in model.modules():
+        if "Sinusoidal" in type(module).__name__:
+            module.requires_grad_(False)
 
 
 def adapt_other_families(tokenizer, model):
@@ -1195,9 +1220,9 @@ class Rouge:
     """ROUGE (Lin 2004, aclanthology.org/W04-1013), used like ``evaluate.load("rouge")``.
 
     It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
-    ``scoring`` is the value of --rouge. The scripts do without ``add_batch`` and ``use_stemmer``,
-    but the chapter's notebook has them, and this class can replace the metric there. The class is
-    not derived from ``evaluate.Metric``, because the import of evaluate takes two seconds.
+    ``scoring`` is the value of --rouge. ``add_batch`` and ``use_stemmer`` are for notebooks, such
+    as that of the chapter without its ``.mid``. The class is not derived from ``evaluate.Metric``,
+    because the import of evaluate takes two seconds.
     """
 
     def __init__(self, scoring="language"):
@@ -1345,27 +1370,6 @@ def which_is_better(difference):
     return "model better" if difference["f1"] > 0 else "lead-3 better"
 
 
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
-
-    For the ``compute_loss_func`` of a Trainer. Each label token of a step counts the same, even if
-    the step has several batches. The losses of two batches with 10 and 30 label tokens are both
-    divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss
-    divides by 10 and by 30, so that a token of the first would count three times as much.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    # The gradients of several processes are averaged and not added up. To undo this, the Trainer
-    # multiplies what is returned here by the number of processes.
-    return loss / num_items_in_batch
-
-
-def check_losses(losses):
-    """End the run if a loss is infinite or "not a number", which no further training mends."""
-    if not np.isfinite(losses).all():
-        fail("a loss is not finite; delete the output and lower --learning-rate")
-
-
 # ---- Results -------------------------------------------------------------------------------------
 
 
@@ -1466,12 +1470,14 @@ def create_repository(args):
         huggingface_hub.create_repo(args.push_to_hub, private=private, exist_ok=True)
 
 
+@contextmanager
 def explain_upload_errors(args):
-    """Return a context that turns an error of an upload into one line: how to do it later."""
+    """Turn any error of an upload into one line, which says how to do it later."""
     excluded = " ".join(f"--exclude '{pattern}'" for pattern in NOT_UPLOADED)
     command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} . {excluded}"
     remedy = f"upload it later with: {command}"
-    return explain_errors(f"cannot push to {args.push_to_hub}", remedy, errors=Exception)
+    with explain_errors(f"cannot push to {args.push_to_hub}", remedy, errors=Exception):
+        yield
 
 
 def wait_for_upload(args, upload):

@@ -77,7 +77,7 @@ def load_reviews(args, path, language):
     columns |= {"language": "language", "product_category": "product_category"}
     # Differs from the chapter: files are not read by load_dataset(), which would turn a title "NA"
     # of a CSV file into an empty one, and "007" into 7. Here the values stay as they are.
-    reviews = common.load_texts(args, path, columns, language)
+    reviews = common.load_splits(args, path, columns, language)
     split = main_split(reviews)
     languages = reviews[split].unique("language")
     if not any(languages):
@@ -169,7 +169,7 @@ def draw_lengths(dataset):
         if (group["title"] < MIN_TITLE_WORDS).any():
             label = "Reviews with shorter titles are dropped."
             row[1].axvline(MIN_TITLE_WORDS, color="black", linestyle="--", label=label)
-            row[1].legend()
+            row[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below, over no bar
     figure.supxlabel("The longest 1% of reviews and titles are not drawn.", fontsize=8)
     return figure
 

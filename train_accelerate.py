@@ -3,11 +3,12 @@
 Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
     accelerate launch train_accelerate.py                     # the sample and a tiny mT5
-    accelerate launch train_accelerate.py --preset amazon     # the chapter: google/mt5-small
+    accelerate launch train_accelerate.py --preset amazon     # the chapter; not tried by us
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py
 
-Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
+Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
+        checkpoint --model.
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, training.png and a
         model card; checkpoint-<epoch>/, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
@@ -38,11 +39,15 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 # common.py holds what the scripts share. You can follow this script without it. Read main() first,
 # and each function where main() calls it. These names stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
-#   Rouge                   evaluate.load("rouge"); the flag --rouge says how it counts words
+#   Rouge                   evaluate.load("rouge"), with the words and stems of each language
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
-# For models other than mT5: task_prefix(), set_language_codes(), and a part of adapt_checkpoint().
-# The others change no score: flags, errors, files, --resume, and the table at the end.
+#   begin_run()             the part of Repository() that creates a repository
+# These are not in the chapter, and can change a score:
+#   parse_args()            turns bf16 on for --preset amazon, if the device has it
+#   adapt_checkpoint()      what must be changed in a model after loading; see load_model()
+# For mT5, task_prefix() and set_language_codes() change nothing. The other names are plumbing:
+# flags, errors, files, --resume, and the table at the end.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -58,7 +63,7 @@ PRESETS = {
         "weight_decay": 0.3,  # large, as the model would otherwise memorize the few reviews
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter, except bf16
+    "amazon": {  # the values of this section, except bf16; weight_decay is AdamW's default
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
@@ -72,10 +77,7 @@ PRESETS = {
 }
 
 
-# The next three functions are the same as in train_trainer.py.
-
-
-def load_checkpoint(args):
+def load_model(args):
     """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):
         # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
@@ -90,10 +92,11 @@ def load_checkpoint(args):
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # Change what must be changed after loading, in place. For mT5:
-    # - generate() may not write <extra_id_0> and the like, the marks of its pre-training.
-    # - config.tie_word_embeddings becomes False. It says that the output layer has the weights of
-    #   the input embeddings, but in mT5 these are two sets of weights.
+    # Differs from the chapter: this changes settings of the model, in place. For mT5:
+    # - generate() may not write <extra_id_0> and the like. They mark the gaps in its pre-training,
+    #   and a model that was trained for a short time may still write them.
+    # - config.tie_word_embeddings becomes False. For transformers it is True, although the output
+    #   layer of mT5 has weights of its own. Whoever resizes the saved model would lose them.
     # Other models need more, such as BART, whose minimum length is longer than a title. The script
     # ends here if a weight is missing, or if the tokenizer is that of another model.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
@@ -121,7 +124,8 @@ def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
     Differs from the chapter: the sentences are found by the rules of each row's language. The
-    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines.
+    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines. Spaces
+    around a text change no score, so the chapter's strip() is not needed.
     """
     sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(lines) for lines in sentences]
@@ -160,7 +164,7 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
     eval_dataloader = DataLoader(
         tokenized_datasets["validation"],
         collate_fn=data_collator,
-        batch_size=4 * batch_size,  # no activations are kept, so more rows fit
+        batch_size=4 * batch_size,  # differs from the chapter: without gradients more rows fit
     )
     return train_dataloader, eval_dataloader
 
@@ -199,7 +203,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
             generated_tokens = accelerator.unwrap_model(model).generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"]
             )
-            # Not in the chapter: a forward pass, for the validation loss
+            # Not in the chapter: the validation loss, which shows when a model starts to memorize
             logits = model(**batch).logits
         # The longest summary differs between processes, but gathered tensors need one length.
         generated_tokens = accelerator.pad_across_processes(
@@ -219,8 +223,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
-def log_epoch(progress, epoch, loss, eval_loss, result):
-    """Add an epoch to the ``progress``. The script ends here if a loss is infinite or nan."""
+def check_and_log_epoch(progress, epoch, loss, eval_loss, result):
+    """End the script if a loss is infinite or nan. Otherwise add the epoch to the ``progress``."""
     common.check_losses([loss, eval_loss])
     log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss}
     log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the names of the Trainer's log
@@ -244,7 +248,7 @@ def save_checkpoint(accelerator, output_dir, progress):
             shutil.rmtree(older)
 
 
-def resume(accelerator, checkpoint):
+def load_checkpoint(accelerator, checkpoint):
     """Load the state that ``save_checkpoint`` saved, and return its ``progress``."""
     with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
         accelerator.load_state(checkpoint)
@@ -268,7 +272,8 @@ def push_to_hub(args, commit_message):
 def save_model(args, model, tokenizer, progress):
     """Save the model with its tokenizer, scores, log and card in --output-dir.
 
-    The files move there when all are written, so that an error before loses nothing.
+    The files move there when all are written. If an error comes before, the older ones stay.
+    Differs from the chapter: only the first process calls this, so there is no save_function.
     """
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
@@ -284,12 +289,12 @@ def main():
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
     # None or, with --resume, the newest checkpoint. The script ends here if --output-dir is in use.
-    checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
+    checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_checkpoint(args)
+    tokenizer, model = load_model(args)
 
-    # 3. Tokenize the reviews and their titles. Each process does so for itself.
+    # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
@@ -306,8 +311,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that it is saved. On 4 processes a
-    # prepared schedule moves on by 4 at each step(). So its length is the number of all batches.
+    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. Then it
+    # moves on by 4 at each step() of 4 processes. So count all batches here, before prepare().
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -320,7 +325,7 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric. It is used like evaluate.load("rouge").
+    # 7. The metric, with the interface of evaluate.load("rouge")
     rouge = common.Rouge(args.rouge)
 
     # 8. Print what will be trained, and create the Hub repository
@@ -328,13 +333,13 @@ def main():
     # How far the training is: at its start or, with --resume, where the checkpoint was saved
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
-        progress = resume(accelerator, checkpoint)
+        progress = load_checkpoint(accelerator, checkpoint)
 
-    # 9. Train. Steps 1 to 4 are those of the chapter's training loop.
+    # 9. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
     upload = None  # the latest one
     for epoch in range(progress["epoch"], args.epochs):
-        # Step 1: train. Each epoch has its own order of rows, on all processes and when resumed.
+        # (1) Train. Each epoch has its own order of rows, on all processes and when resumed.
         generator.manual_seed(args.seed + epoch)
         model.train()
         epoch_loss = 0.0
@@ -354,14 +359,14 @@ def main():
         # The mean over the batches; len() is now their number on each process.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # Step 2: generate a summary of each validation review
+        # (2) Generate a summary of each validation review
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
-        # Step 3: compute ROUGE. All processes have all summaries, but only the first one prints.
+        # (3) Compute ROUGE. All processes have all summaries, but only the first one prints.
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
-        log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
+        check_and_log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
-        # Step 4: save and push. Differs from the chapter: only if ROUGE-L is the best so far.
+        # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:

@@ -3,18 +3,20 @@
 Chapter section: "Fine-tuning mT5 with the Trainer API".
 
     python train_trainer.py                     # the sample: synthetic reviews and a tiny mT5
-    python train_trainer.py --preset amazon     # the chapter: google/mt5-small, wants a GPU
+    python train_trainer.py --preset amazon     # the chapter: google/mt5-small; not tried by us
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon
 
-Reads   data/prepared/<preset>/, which is made first if it is missing, and the checkpoint --model.
+Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
+        checkpoint --model.
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
         card; three folders checkpoint-<step>/, from the newest of which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
         validation split, where the baseline lead-3, the first three sentences, has 22. The sample
         is easy: most titles of its validation split also occur in its training split.
-        The chapter takes hours; README has estimates.
+        The chapter takes hours on a GPU; README has estimates. We could not get its corpus and
+        checkpoint.
 """
 
 import copy
@@ -34,11 +36,15 @@ from transformers.integrations import get_available_reporting_integrations
 # common.py holds what the scripts share. You can follow this script without it. Read main() first,
 # and each function where main() calls it. These names stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
-#   Rouge                   evaluate.load("rouge"); the flag --rouge says how it counts words
+#   Rouge                   evaluate.load("rouge"), with the words and stems of each language
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
-# For models other than mT5: task_prefix(), set_language_codes(), and a part of adapt_checkpoint().
-# The others change no score: flags, errors, files, --resume, and the table at the end.
+# These are not in the chapter, and can change a score:
+#   parse_args()            turns bf16 on for --preset amazon, if the device has it
+#   adapt_checkpoint()      what must be changed in a model after loading; see load_model()
+#   compute_loss()          only if a step has several batches
+# For mT5, task_prefix() and set_language_codes() change nothing. The other names are plumbing:
+# flags, errors, files, --resume, and the table at the end.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -81,7 +87,7 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def load_checkpoint(args):
+def load_model(args):
     """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):
         # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
@@ -96,10 +102,11 @@ def load_checkpoint(args):
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # Change what must be changed after loading, in place. For mT5:
-    # - generate() may not write <extra_id_0> and the like, the marks of its pre-training.
-    # - config.tie_word_embeddings becomes False. It says that the output layer has the weights of
-    #   the input embeddings, but in mT5 these are two sets of weights.
+    # Differs from the chapter: this changes settings of the model, in place. For mT5:
+    # - generate() may not write <extra_id_0> and the like. They mark the gaps in its pre-training,
+    #   and a model that was trained for a short time may still write them.
+    # - config.tie_word_embeddings becomes False. For transformers it is True, although the output
+    #   layer of mT5 has weights of its own. Whoever resizes the saved model would lose them.
     # Other models need more, such as BART, whose minimum length is longer than a title. The script
     # ends here if a weight is missing, or if the tokenizer is that of another model.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
@@ -127,7 +134,8 @@ def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
     Differs from the chapter: the sentences are found by the rules of each row's language. The
-    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines.
+    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines. Spaces
+    around a text change no score, so the chapter's strip() is not needed.
     """
     sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(lines) for lines in sentences]
@@ -146,11 +154,11 @@ def get_training_arguments(args):
         save_total_limit=3,  # the best checkpoint is always one of the three
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
-        logging_strategy=interval,  # as the chapter's logging_steps, the batches of an epoch
+        logging_strategy=interval,  # once per epoch, as the chapter's logging_steps
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # a higher score is better, unlike for a "..._loss"
+        metric_for_best_model="rougeL",  # greater_is_better is then True by default
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: the value of --save-steps, which is None if the interval is an epoch
@@ -162,7 +170,9 @@ def get_training_arguments(args):
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        include_for_metrics=["loss"],  # gives compute_metrics the losses, for common.check_losses()
+        # Gives compute_metrics() the losses, so that it can end the script if they are not finite.
+        # This happens if the learning rate is much too high.
+        include_for_metrics=["loss"],
         # use_cpu, dataloader_pin_memory, disable_tqdm and the like, which depend on the machine
         **common.machine_arguments(args),
     )
@@ -185,12 +195,15 @@ def main():
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
     # None or, with --resume, the newest checkpoint. The script ends here if --output-dir is in use.
-    checkpoint = common.checkpoint_to_resume(args, len(books["train"]))
+    checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_checkpoint(args)
+    tokenizer, model = load_model(args)
+    # generate() adds its defaults, such as max_length=20, to model.generation_config. They change
+    # nothing here, but they would be saved with the model. So step 8 puts this copy back.
+    generation_config = copy.deepcopy(model.generation_config)
 
-    # 3. Tokenize the reviews and their titles
+    # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
     prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
@@ -205,8 +218,10 @@ def main():
     state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric, with the interface of evaluate.load("rouge"). Differs from the chapter: words
-    # and stems are those of each row's language, and a score is one number, without .mid.
+    # 5. The metric. Differs from the chapter, whose metric is made for English: the words of "años"
+    # are "a" and "os", and use_stemmer=True gives Spanish words English stems. common.Rouge has the
+    # same interface, and also takes the languages of the texts. Its scores are single numbers,
+    # without .mid. --rouge rouge_score_stemmer counts as the chapter does.
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
@@ -237,17 +252,14 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        # Differs from the chapter: each label token of a step counts the same. This matters only
-        # if a step has several batches, through accumulation or several processes. Otherwise it is
-        # mT5's own loss, which the validation loss always is.
+        # Differs from the chapter, but only if a step has several batches, through accumulation or
+        # several processes: each label token of the step counts the same. By default, the mean
+        # losses of the batches would be added up or averaged.
         compute_loss_func=common.compute_loss,
         compute_metrics=compute_metrics,
     )
     # This prints what will be trained, and creates the Hub repository with --push-to-hub.
     common.begin_run(args, len(books["train"]), checkpoint)
-    # generate() adds its defaults, such as max_length=20, to model.generation_config. They change
-    # nothing here, but they would be saved with the model. So step 8 puts this copy back.
-    generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 8. Score, save and push the best model, which train() has loaded. Differs from the chapter:
@@ -259,18 +271,19 @@ def main():
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = generation_config
+        model.generation_config = generation_config  # the copy of step 2
         # The files move to --output-dir when all are written. An error before that loses nothing.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             # results.json, log.csv, training.png and the model card
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
-        print(f"\nA title: {titles[0]!r}. Its summary: {summaries[0]!r}")
+        example = f"Review: {books['validation'][0]['review_body']}\nTitle: {titles[0]}"
+        print(common.printable(f"\n{example}\nSummary: {summaries[0]}"))
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
-            # Differs from the chapter: trainer.push_to_hub() would put its model card over ours,
-            # which has the chapter's tag "summarization" too.
+            # Differs from the chapter: trainer.push_to_hub() would put its model card over ours.
+            # Our card has the chapter's tag "summarization" too.
             with common.explain_upload_errors(args):  # an error prints how to upload it later
                 upload_folder(
                     repo_id=args.push_to_hub,

@@ -157,7 +157,7 @@ FILES = [
 def test_rows_are_read_as_they_stand_in_the_file(name, content, rows, suffix, tmp_path):
     data = content.encode()
     (tmp_path / (name + suffix)).write_bytes(gzip.compress(data) if suffix else data)
-    assert list(common.read_rows(tmp_path / (name + suffix))) == rows
+    assert list(common.read_file(tmp_path / (name + suffix))) == rows
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_rows_are_read_as_they_stand_in_the_file(name, content, rows, suffix, tm
 def test_files_that_are_torn_are_refused_with_the_line(name, content, words, tmp_path, capsys):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(SystemExit):
-        list(common.read_rows(tmp_path / name))
+        list(common.read_file(tmp_path / name))
     assert words in capsys.readouterr().err
 
 
 def test_two_columns_of_a_name_that_nobody_asks_for_are_read(tmp_path):
     (tmp_path / "a.csv").write_text("n,text,n\n1,one,2\n")
-    assert [row["text"] for row in common.read_rows(tmp_path / "a.csv", ["text"])] == ["one"]
+    assert [row["text"] for row in common.read_file(tmp_path / "a.csv", ["text"])] == ["one"]
 
 
 TEXTS = [  # a value, as which text it is read
@@ -223,7 +223,7 @@ def test_the_code_of_a_language(language, code):
     assert common.language_code(language) == code
     row = {"comment": " Text. ", "headline": None, "language": language, "stars": 5}
     texts = {"review_body": "Text.", "review_title": None, "language": code}
-    assert common.to_texts(row, COLUMNS) == texts
+    assert common.to_chapter_row(row, COLUMNS) == texts
 
 
 @pytest.mark.parametrize(
@@ -480,9 +480,9 @@ def test_a_column_that_nobody_uses_decides_nothing(tmp_path):
     path, columns = tmp_path / "a.jsonl", {**COLUMNS, "review_body": "text"}
     lines = ['{"text": "one", "note": null}'] * 20_000 + ['{"text": "two", "note": {"a": [1]}}']
     path.write_text("\n".join(lines))
-    rows = list(common.read_texts("train", [path], columns))
+    rows = list(common.read_split("train", [path], columns))
     args = SimpleNamespace(dataset=str(path), languages=["en"])
-    texts = common.load_texts(args, path, columns, "en")["train"]
+    texts = common.load_splits(args, path, columns, "en")["train"]
     assert texts["review_body"][-2:] == ["one", "two"] and len(texts) == len(rows) == 20_001
 
 
