@@ -52,13 +52,16 @@ def training_step(accelerator, model, optimizer, lr_scheduler, batch):
     return loss.item()
 
 
-# ---- Stage 5 --------------------------------------------------------------------------------
+# ---- Stages 2 and 5 -------------------------------------------------------------------------
 
 GENERATOR = np.random.default_rng(42)
 
 
 def resampled_means(values):
-    """Return the means of 10,000 samples, each drawn from the values with replacement."""
+    """Return the means of 10,000 samples, each drawn from the values with replacement.
+
+    This gives away exercise 2 of stage 2.
+    """
     draws = GENERATOR.integers(len(values), size=(10_000, len(values)))
     return values[draws].mean(axis=1)
 

@@ -537,6 +537,24 @@ def rouge_pairs(summary, reference, gap):
     recall, precision = Fraction(shared, theirs.total()), Fraction(shared, ours.total())
     return recall, precision, 2 / (1 / recall + 1 / precision)
 """,
+                # Rounded
+                """
+from itertools import combinations
+
+
+def pairs(text, gap):
+    places = combinations(enumerate(words(text)), 2)
+    return Counter((one, two) for (i, one), (j, two) in places if j - i <= gap + 1)
+
+
+def rouge_pairs(summary, reference, gap):
+    ours, theirs = pairs(summary, gap), pairs(reference, gap)
+    shared = (ours & theirs).total()
+    if shared == 0:
+        return 0, 0, 0
+    sizes = theirs.total(), ours.total(), sum((theirs + ours).values()) / 2
+    return tuple(round(shared / size, 4) for size in sizes)
+""",
             ],
             [
                 (
@@ -793,7 +811,11 @@ def interval(means):
                 ),
                 (
                     MEANS.replace("choice(values,", "choice(values[1:],") + INTERVAL,
-                    "no draw has this row",
+                    "all your means are 0. Do you draw from all rows",
+                ),
+                (
+                    MEANS.replace("drawn.mean()", "np.median(drawn)") + INTERVAL,
+                    "is each number the mean of a draw",
                 ),
                 (
                     MEANS.replace("choice(values,", "choice(lead_3,") + INTERVAL,
@@ -858,6 +880,10 @@ def interval(values):
                     MEANS + "\ndef interval(means):\n    return np.quantile(means, [0.975, 0.025])",
                     "the lower end comes first",
                 ),
+                (
+                    MEANS + "\ndef interval(means):\n    return means[25], means[-26]",
+                    "sort them in it first",
+                ),
                 (MEANS + "\ndef interval(means):\n    return np.std(means)", "not two ends"),
                 (MEANS + "\ndef interval(means):\n    return None, None", "not two numbers"),
                 (MEANS + '\ndef interval(means):\n    return "21.1", "23.1"', "not two numbers"),
@@ -898,6 +924,14 @@ def p_value(means):
                 (P_VALUE.replace("min(p, 1)", "p"), "no probability is above 1"),
                 (P_VALUE.replace("min((means <= 0).sum(), ", "("), "with fewer means"),
                 (P_VALUE.replace("min((means", "max((means"), "with fewer means"),
+                (  # the side of the first mean and not of most means
+                    """
+def p_value(means):
+    side = np.sign(means[0])
+    return min(1, 2 * ((means * side <= 0).sum() + 1) / (len(means) + 1))
+""",
+                    "with fewer means",
+                ),
                 (
                     "def p_value(means):\n    return np.mean(abs(means) >= abs(means.mean()))",
                     "how many means are zero or lie on the other side",
