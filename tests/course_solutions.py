@@ -327,18 +327,15 @@ def harder(test, train, form):
                 (HARDER.replace("own and", "own or"), "is each of the two conditions true"),
                 (HARDER.replace("own and new", "own"), "is each of the two conditions true"),
                 (HARDER.replace("own and new", "new"), "is each of the two conditions true"),
-                (HARDER.replace("any(", "all("), "'review_body': 'Good. Dull!'"),
+                (HARDER.replace("any(", "all("), "test ['Good. Dull!'"),
                 (
                     HARDER.replace("in titles\n", "in ' '.join(titles)\n"),
-                    "'review_title': 'good book'",
+                    "test ['slow.', 'good book']",
                 ),
-                (
-                    HARDER.replace("in known for", "in ' '.join(known) for"),
-                    "'review_body': 'slow.'",
-                ),
-                (HARDER.replace("known = {", "known = titles | {"), "'review_body': 'A bore'"),
+                (HARDER.replace("in known for", "in ' '.join(known) for"), "test ['slow.'"),
+                (HARDER.replace("known = {", "known = titles | {"), "test ['A bore'"),
                 (HARDER.replace("return left", "return len(left)"), "not a list of rows"),
-                ("def harder(test, train, form):\n    return test", "'review_body': 'Good. Fine.'"),
+                ("def harder(test, train, form):\n    return test", "test ['Good. Fine.'"),
                 (
                     """
 def harder(test, train, form):
@@ -351,10 +348,10 @@ def harder(test, train, form):
                 left.append(row)
     return left
 """,
-                    "'review_body': 'Dull! New! Good.'",
+                    "test ['Dull! New! Good.'",
                 ),
                 (HARDER.replace("    return left", "        return left"), "is each row kept once"),
-                (HARDER.replace("(test, train,", "(train, test,"), "you return"),
+                (HARDER.replace("(test, train,", "(train, test,"), "return the rows of test"),
                 # the form
                 (HARDER.replace("form(", "("), "form lower"),
                 (HARDER.replace("form(", "plain("), "form str"),
