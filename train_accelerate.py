@@ -11,9 +11,11 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
         checkpoint --model.
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, training.png and a
         model card; checkpoint-<epoch>/, from which --resume goes on.
-Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
-        validation split, where the baseline lead-3, the first three sentences, has 22. The sample
-        is easy: most titles of its validation split also occur in its training split.
+Takes   two to four minutes for the sample on two CPU cores. The last epoch prints
+            Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
+        or, on another CPU, a rouge1 down to 66. The baseline lead-3, the first three sentences, has
+        22. The sample is easy: a program composed its 6,866 reviews to train on and its 496 to
+        validate on, and most titles of the latter also occur in the former.
 """
 
 import shutil

@@ -12,9 +12,10 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
         checkpoint --model.
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
         card; three folders checkpoint-<step>/, from the newest of which --resume goes on.
-Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of about 66 on the
+Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of 66 to 69 on the
         validation split, where the baseline lead-3, the first three sentences, has 22. The sample
-        is easy: most titles of its validation split also occur in its training split.
+        is easy: a program composed its 6,866 reviews to train on and its 496 to validate on, and
+        most titles of the latter also occur in the former.
         The chapter takes hours on a GPU; README has estimates. We could not get its corpus and
         checkpoint.
 """

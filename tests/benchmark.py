@@ -286,10 +286,12 @@ def print_table(titles, rows):
 
 def describe_machine(size=4096):
     """Return the device, what a large matrix product reaches there, and the versions."""
-    name = re.search("model name.*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    cpu = Path("/proc/cpuinfo").read_text()
+    name = re.search("model name.*: (.*)", cpu)[1]
     device = f"{len(os.sched_getaffinity(0))} cores of {name}"
     parts = [torch.cuda.get_device_name() if CUDA else device]
-    for dtype in (torch.float32, torch.bfloat16):
+    has_bf16 = CUDA or re.search("_bf16", cpu)  # a product takes minutes on a CPU without bf16
+    for dtype in (torch.float32, torch.bfloat16)[: 2 if has_bf16 else 1]:
         matrix, seconds = torch.randn(size, size, device="cuda" if CUDA else "cpu").to(dtype), []
         for _ in range(5):
             started = time.perf_counter()
