@@ -11,7 +11,8 @@ from transformers, so this script calls the model's generate().
     python predict.py --model results/sample-accelerate  # the model of train_accelerate.py
     python predict.py --preset amazon                    # the chapter's model, if it is trained
 
-Train a model first, by default with train_trainer.py. With its small model of the sample,
+Run train_trainer.py first, which takes minutes. It trains a small model on the sample, reviews in
+English and Spanish that a program composed. With this model the command
 python predict.py "El libro llegó con la tapa rota y las páginas dobladas." prints
 
     '>>> Review: El libro llegó con la tapa rota y las páginas dobladas.'
@@ -19,12 +20,11 @@ python predict.py "El libro llegó con la tapa rota y las páginas dobladas." pr
 
 The cover was torn and the pages were bent; "the cover came bent" mixes these two up.
 
-Reads   a model: --model is a folder that a training script wrote, or a Hub id. And reviews:
-        - those on the command line, or in a file, --input;
-        - or those that prepare_data.py wrote: a split (--split), some rows of the test split
-          (--examples), or its first review of each language (the default).
-        --data names the folder of prepare_data.py. The default is the folder with which the model
-        was trained or, for a model of the Hub, the folder of the preset. If there is no test split,
+Reads   --model: a folder that a training script wrote, or a Hub id.
+        Reviews from one of: the command line; a file (--input); a split (--split); some rows of the
+        test split (--examples); by default, the first test review of each language.
+        --data: a folder that prepare_data.py wrote. By default it is the data on which the model
+        was trained or, for a model of the Hub, the data of the preset. If there is no test split,
         the examples are from the validation split.
 Writes  summaries to the screen or, with --output, the reviews with all their columns and one more,
         "summary", to a .csv or .jsonl file. With --split the screen shows a table of scores.
@@ -59,10 +59,165 @@ PRESETS = {
 }
 
 
+# ---- The chapter's section: a model, and its summaries -------------------------------------------
+
+
+def load_model(args):
+    """Return the tokenizer and the model of --model, on the GPU if there is one."""
+    with common.explain_checkpoint_errors(args.model):  # reports an error in one line
+        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
+        # transformers asks the user.
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
+        # Of the chapter's models only GPT-2 has no encoder.
+        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        model, loading_info = auto_class.from_pretrained(
+            args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
+        )
+    if args.num_beams:  # by default, the checkpoint says how many beams there are
+        model.generation_config.num_beams = args.num_beams
+    # Change what must be changed after loading, in place, by family of models:
+    # - mT5: generate() must not write <extra_id_0> and the like, the marks of its pre-training.
+    # - BART: the minimum length becomes 0. That of the checkpoint is longer than a title.
+    # - GPT-2: batches are padded on the left, as the model goes on after the last token of a row.
+    # The call also ends the script if loading_info has a missing weight, or if the tokenizer is
+    # that of another model.
+    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    model.eval()
+    return tokenizer, model
+
+
+def summarize_batch(reviews, languages, tokenizer, model, args):
+    """Return summaries of a batch of reviews, in the three steps that pipeline() did."""
+    # 1. The texts become tokens.
+    options = {"max_length": args.max_input_length, "padding": True, "return_tensors": "pt"}
+    if model.config.is_encoder_decoder:
+        prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+        inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
+        # mBART-50 reads the token of a language, such as en_XX, before each text. After a training
+        # by our scripts it writes in the language of the review. For other models nothing changes.
+        inputs = common.set_language_codes(inputs, languages, tokenizer)
+    else:
+        # GPT-2 can only continue a text, and our scripts do not train it. The prompt "TL;DR:" after
+        # a review asks for its summary.
+        # If the two are too long, only_first cuts the review, and never the prompt.
+        prompts = ["\nTL;DR:"] * len(reviews)
+        inputs = tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
+    inputs = inputs.to(model.device)
+    # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
+    # one beam, it takes the likeliest next token each time. With n beams, it keeps the n likeliest
+    # beginnings, and returns the best one at the end.
+    with torch.inference_mode():  # like torch.no_grad(), and a little faster
+        generated_tokens = model.generate(
+            inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=args.max_target_length,
+        )
+    if not model.config.is_encoder_decoder:  # GPT-2's output begins with the review and the prompt
+        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    # 3. The tokens become text.
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+
+
+def summarize(reviews, languages, tokenizer, model, args):
+    """Return a summary of each review. An empty review gets an empty summary."""
+    summaries = [""] * len(reviews)
+    # The positions of the reviews that are not empty, with the longest first. Reviews of similar
+    # length share a batch, which saves padding, and a lack of memory shows at once.
+    order = [index for index, review in enumerate(reviews) if review]
+    order.sort(key=lambda index: len(reviews[index]), reverse=True)
+    starts = range(0, len(order), args.batch_size)
+    # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
+    for start in tqdm(starts, "Summarize", disable=None, leave=False):
+        batch = order[start : start + args.batch_size]
+        batch_reviews = [reviews[index] for index in batch]
+        batch_languages = [languages[index] for index in batch]
+        written = summarize_batch(batch_reviews, batch_languages, tokenizer, model, args)
+        for index, summary in zip(batch, written, strict=True):
+            summaries[index] = summary.strip()  # GPT-2 begins with a space
+    return summaries
+
+
+def print_summary(review, title, summary):
+    """Print a review, its title if it has one, and the summary."""
+    lines = [f"\n'>>> Review: {review}'"]
+    if title:
+        lines.append(f"'>>> Title: {title}'")
+    lines.append(f"'>>> Summary: {summary}'")
+    print(common.printable("\n".join(lines)))  # without terminal control characters
+
+
+def print_scores(rows, summaries, args):
+    """Print ROUGE of the summaries and of the chapter's baseline lead-3, beside each other.
+
+    Both are compared with the titles. Lead-3 is the first three sentences of a review.
+    """
+    metric = common.Rouge(args.rouge)  # used like the chapter's evaluate.load("rouge")
+    # The rows are dictionaries. score_beside_lead_3() reads columns: review_body, review_title, ...
+    scores = common.score_beside_lead_3(metric, Dataset.from_list(rows), summaries)
+    print(common.format_scores(scores, args.split))
+
+
+# ---- Which reviews: flags, files and splits ------------------------------------------------------
+
+
+def read_rows(args):
+    """Return the rows to summarize, a list of dictionaries, and their reviews, a list of texts."""
+    column = "review_body"
+    if args.text:
+        # The review "-" is read from standard input.
+        rows = [{column: text} for text in common.read_command_line(args.text)]
+    elif args.input:
+        column = args.text_column
+        rows = common.read_input(args.input, column)
+    elif args.split:
+        books = load_books(args, required_splits=[args.split])
+        rows = list(books[args.split])
+    else:
+        rows = read_examples(args)
+    # A cell of a file may hold a number, which becomes text, or nothing (None), which becomes "".
+    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
+    return rows, reviews
+
+
+def read_examples(args):
+    """Return the rows of the test split that --examples names, or the first of each language.
+
+    If there is no test split, the validation split is used.
+    """
+    books = load_books(args, required_splits=[])
+    split = "test" if "test" in books else "validation"
+    if split not in books:
+        common.fail(f"{args.data} has neither test nor validation reviews; give a review")
+    rows = list(books[split])
+    if args.examples:
+        if min(args.examples) < 0 or max(args.examples) >= len(rows):
+            common.fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
+        return [rows[number] for number in args.examples]
+    first_rows = {}  # {language: its first row}
+    for row in rows:
+        first_rows.setdefault(row["language"], row)
+    return list(first_rows.values())
+
+
+def load_books(args, required_splits):
+    """Return the prepared data, a ``DatasetDict``: --data or, without it, the model's own."""
+    if args.data is None:
+        # A training script saves its flags beside its model, with --data among them. A model of the
+        # Hub has no such file, and training_flags is {}.
+        training_flags = common.read_arguments(args.model)
+        args.data = training_flags.get("data", common.preset_data(args.preset))
+    return common.load_prepared(args, required_splits)  # ends the script if a split is missing
+
+
 def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
-    # --model, --max-input-length (512), --max-target-length (30), --num-beams, --batch-size, --bf16
-    # and --rouge: for the scores of a split, count stems of each language, or words, or ...
+    # --model, --max-input-length (512), --max-target-length (30), --num-beams (as the checkpoint
+    # says), --batch-size, --bf16, and --rouge, which says how the scores of a split count words:
+    # language (the default: stems of each language), rouge_score or rouge_score_stemmer
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
     # Without a default, argparse would take "text" as required, which this group does not allow.
@@ -92,152 +247,6 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def load_books(args, required_splits):
-    """Return the prepared data, a ``DatasetDict``: --data or, without it, the model's own."""
-    if args.data is None:
-        # A training script saves its flags beside its model, with --data among them. A model of the
-        # Hub has no such file, and training_flags is {}.
-        training_flags = common.read_arguments(args.model)
-        args.data = training_flags.get("data", common.preset_data(args.preset))
-    return common.load_prepared(args, required_splits)  # ends the script if a split is missing
-
-
-def read_rows(args):
-    """Return the rows to summarize, a list of dictionaries, and their reviews, a list of texts."""
-    column = "review_body"
-    if args.text:
-        # The review "-" is read from standard input.
-        rows = [{column: text} for text in common.read_command_line(args.text)]
-    elif args.input:
-        column = args.text_column
-        rows = common.read_input(args.input, column)
-    elif args.split:
-        books = load_books(args, required_splits=[args.split])
-        rows = list(books[args.split])
-    else:
-        rows = read_examples(args)
-    # A cell of a file may hold a number, which becomes text, or nothing, which becomes "".
-    reviews = [common.to_text(row.get(column), column) or "" for row in rows]
-    return rows, reviews
-
-
-def read_examples(args):
-    """Return the rows of the test split that --examples names, or the first of each language.
-
-    If there is no test split, the validation split is used.
-    """
-    books = load_books(args, required_splits=[])
-    split = "test" if "test" in books else "validation"
-    if split not in books:
-        common.fail(f"{args.data} has neither test nor validation reviews; give a review")
-    rows = list(books[split])
-    if args.examples:
-        if min(args.examples) < 0 or max(args.examples) >= len(rows):
-            common.fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
-        return [rows[number] for number in args.examples]
-    first_rows = {}  # {language: its first row}
-    for row in rows:
-        first_rows.setdefault(row["language"], row)
-    return list(first_rows.values())
-
-
-def load_model(args):
-    """Return the tokenizer and the model of --model, on the GPU if there is one."""
-    with common.explain_checkpoint_errors(args.model):  # reports an error in one line
-        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
-        # transformers asks the user.
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        # Of the chapter's models only GPT-2 has no encoder.
-        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        dtype = torch.bfloat16 if args.bf16 else torch.float32
-        model, loading_info = auto_class.from_pretrained(
-            args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
-        )
-    if args.num_beams:  # by default, the checkpoint says how many beams there are
-        model.generation_config.num_beams = args.num_beams
-    # Change what must be changed after loading, in place, by family of models:
-    # - mT5: generate() may not write <extra_id_0> and the like, the marks of its pre-training.
-    # - BART: the minimum length of the checkpoint goes, as titles are shorter.
-    # - GPT-2: batches are padded on the left, as the model goes on after the last token of a row.
-    # The script ends here if a weight is missing, or if the tokenizer is that of another model.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    model.eval()
-    return tokenizer, model
-
-
-def summarize(reviews, languages, tokenizer, model, args):
-    """Return a summary of each review. An empty review gets an empty summary."""
-    summaries = [""] * len(reviews)
-    # The positions of the reviews that are not empty, with the longest first. Reviews of similar
-    # length share a batch, which saves padding, and a lack of memory shows at once.
-    order = [index for index, review in enumerate(reviews) if review]
-    order.sort(key=lambda index: len(reviews[index]), reverse=True)
-    starts = range(0, len(order), args.batch_size)
-    # The bar disappears at its end (leave), and a log file has none (disable).
-    for start in tqdm(starts, "Summarize", disable=None, leave=False):
-        batch = order[start : start + args.batch_size]
-        batch_reviews = [reviews[index] for index in batch]
-        batch_languages = [languages[index] for index in batch]
-        written = summarize_batch(batch_reviews, batch_languages, tokenizer, model, args)
-        for index, summary in zip(batch, written, strict=True):
-            summaries[index] = summary.strip()  # GPT-2 begins with a space
-    return summaries
-
-
-def summarize_batch(reviews, languages, tokenizer, model, args):
-    """Return summaries of a batch of reviews, in the three steps that pipeline() did."""
-    # 1. The texts become tokens.
-    options = {"max_length": args.max_input_length, "padding": True, "return_tensors": "pt"}
-    if model.config.is_encoder_decoder:
-        prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-        inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
-        # mBART-50 reads a token of the language, such as en_XX, before a text, and was trained to
-        # write in that language. For other models this changes nothing.
-        inputs = common.set_language_codes(inputs, languages, tokenizer)
-    else:
-        # GPT-2 can only continue a text. The prompt "TL;DR:" after a review asks for its summary.
-        # If the two are too long, only_first cuts the review, and never the prompt.
-        prompts = ["\nTL;DR:"] * len(reviews)
-        inputs = tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
-    inputs = inputs.to(model.device)
-    # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
-    # one beam, it takes the likeliest next token each time. With n beams, it keeps the n likeliest
-    # beginnings, and returns the best one at the end.
-    with torch.inference_mode():  # like torch.no_grad(), and a little faster
-        generated_tokens = model.generate(
-            inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=args.max_target_length,
-        )
-    if not model.config.is_encoder_decoder:  # GPT-2's output begins with the review and the prompt
-        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-    # 3. The tokens become text.
-    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
-
-
-def print_summary(review, title, summary):
-    """Print a review, its title if it has one, and the summary."""
-    lines = [f"\n'>>> Review: {review}'"]
-    if title:
-        lines.append(f"'>>> Title: {title}'")
-    lines.append(f"'>>> Summary: {summary}'")
-    print(common.printable("\n".join(lines)))  # without terminal control characters
-
-
-def print_scores(rows, summaries, args):
-    """Print ROUGE of the summaries and of the chapter's baseline lead-3, beside each other.
-
-    Both are compared with the titles. Lead-3 is the first three sentences of a review.
-    """
-    metric = common.Rouge(args.rouge)  # used like the chapter's evaluate.load("rouge")
-    books = Dataset.from_list(rows)  # a table with the columns review_title, language, ...
-    scores = common.score_beside_lead_3(metric, books, summaries)
-    print(common.format_scores(scores, args.split))
-
-
 def main():
     args = parse_args()
     if args.output:
@@ -261,7 +270,7 @@ def main():
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
-    # 4. Save, and print the scores of a split or, if no file has them, the summaries
+    # 4. --output saves the summaries, --split prints scores; with neither, print the summaries
     if args.output:
         common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")

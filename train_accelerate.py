@@ -2,7 +2,7 @@
 
 Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
-    accelerate launch train_accelerate.py                     # the sample and a tiny mT5
+    accelerate launch train_accelerate.py                     # the sample, a tiny untrained mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter; not tried by us
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py
@@ -13,9 +13,12 @@ Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, t
         model card; checkpoint-<epoch>/, from which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. The last epoch prints
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
-        or, on another CPU, a rouge1 down to 66. The baseline lead-3, the first three sentences, has
-        22. The sample is easy: a program composed its 6,866 reviews to train on and its 496 to
-        validate on, and most titles of the latter also occur in the former.
+        or, on another CPU, a rouge1 down to 66. A loss so far below eval_loss means that much is
+        memorized. The baseline lead-3, the first three sentences, has a rouge1 of 22. This shows
+        that the script works, and not how good mT5 is: a program composed the 6,866 reviews to
+        train on and the 496 to validate on, and most titles of these are also among those. And it
+        is no fine-tuning, as the tiny model starts untrained. --preset amazon fine-tunes, and
+        should take hours on a GPU (README); we could not get the chapter's corpus and checkpoint.
 """
 
 import shutil
@@ -38,7 +41,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-# common.py holds what the scripts share. You can follow this script without it. Read main() first,
+# common.py holds what the scripts share. You can follow the steps without it. Read main() first,
 # and each function where main() calls it. These names stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
 #   Rouge                   evaluate.load("rouge"), with the words and stems of each language
@@ -62,16 +65,16 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
-        "weight_decay": 0.3,  # large, as the model would otherwise memorize the few reviews
+        "weight_decay": 0.3,  # large, as the model would otherwise memorize even more
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of this section, except bf16; weight_decay is AdamW's default
+    "amazon": {  # the values of the chapter, except bf16; weight_decay is AdamW's default
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
         "max_target_length": 30,
         "epochs": 10,
-        "batch_size": 8,
+        "batch_size": 8,  # of each process
         "learning_rate": 2e-5,
         "weight_decay": 0.01,
         "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
@@ -89,18 +92,16 @@ def load_model(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    settings = model.generation_config  # of generate(), which writes the summaries
+    settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # Differs from the chapter: this changes settings of the model, in place. For mT5:
-    # - generate() may not write <extra_id_0> and the like. They mark the gaps in its pre-training,
-    #   and a model that was trained for a short time may still write them.
-    # - config.tie_word_embeddings becomes False. For transformers it is True, although the output
-    #   layer of mT5 has weights of its own. Whoever resizes the saved model would lose them.
-    # Other models need more, such as BART, whose minimum length is longer than a title. The script
-    # ends here if a weight is missing, or if the tokenizer is that of another model.
+    # Differs from the chapter: adapt_checkpoint() ends the script if a weight is missing, which
+    # loading_info says, or if the tokenizer is that of another model. It also changes the model, in
+    # place. For mT5, generate() must not write <extra_id_0> and the like: they mark the gaps in its
+    # pre-training, and a model that was trained for a short time may still write them. Other models
+    # need more, such as BART, whose minimum length is longer than a title.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -136,8 +137,8 @@ def postprocess_text(texts, languages):
 def compute_metrics(rouge, summaries, rows):
     """Return the mean F1 scores × 100 of the summaries of the ``rows``.
 
-    Differs from the chapter: words and stems are those of each row's language, and a score is one
-    number, without .mid.
+    Differs from the chapter: words and stems are those of each row's language, while this section
+    of the chapter has no stems. A score is one number, without .mid.
     """
     languages = list(rows["language"])
     decoded_preds = postprocess_text(summaries, languages)
@@ -172,15 +173,16 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` of a batch, a mean over its label tokens, weighted by their number.
+    """Return the ``loss`` of a batch, a mean over its label tokens, times their relative number.
 
     Differs from the chapter: each label token counts the same on all processes. ``loss`` is a mean
     over the tokens of one process, and backward() averages the gradients of the processes. With 10
     tokens on one process and 30 on another, each of the 10 would count three times as much. So the
-    losses are multiplied by 10/20 and by 30/20, where 20 is the mean.
+    losses are multiplied by 10/20 and by 30/20, where 20 is the mean. With one process, the factor
+    is 1.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
-    return loss * label_tokens / accelerator.reduce(label_tokens, reduction="mean")
+    return loss * (label_tokens / accelerator.reduce(label_tokens, reduction="mean"))
 
 
 def row_losses(logits, labels):
@@ -225,13 +227,19 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
-def check_and_log_epoch(progress, epoch, loss, eval_loss, result):
+def print_summary(accelerator, row, summary):
+    """Print a review, its title and the summary, as the chapter does later with its pipeline."""
+    text = f"Review: {row['review_body']}\nTitle: {row['review_title']}\nSummary: {summary}\n"
+    accelerator.print(common.printable(text))  # without characters that steer the terminal
+
+
+def check_and_log_epoch(progress, epochs_done, loss, eval_loss, result):
     """End the script if a loss is infinite or nan. Otherwise add the epoch to the ``progress``."""
     common.check_losses([loss, eval_loss])
-    log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss}
+    log = {"epoch": epochs_done, "loss": loss, "eval_loss": eval_loss}
     log |= {f"eval_{name}": f1 for name, f1 in result.items()}  # the names of the Trainer's log
     progress["log_history"].append(log)
-    progress["epoch"] = epoch
+    progress["epoch"] = epochs_done
 
 
 def save_checkpoint(accelerator, output_dir, progress):
@@ -290,23 +298,23 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # None or, with --resume, the newest checkpoint. The script ends here if --output-dir is in use.
+    # With --resume, the newest checkpoint, else None. Ends the script if --output-dir is in use.
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
-    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+    prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
     # 4. The dataloaders
-    collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows; seeded before each epoch
     train_dataloader, eval_dataloader = get_dataloaders(
-        tokenized_datasets, collator, args.batch_size, generator
+        tokenized_datasets, data_collator, args.batch_size, generator
     )
 
     # 5. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
@@ -327,12 +335,12 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric, with the interface of evaluate.load("rouge")
+    # 7. The metric, used like evaluate.load("rouge"). compute() also takes the languages.
     rouge = common.Rouge(args.rouge)
 
     # 8. Print what will be trained, and create the Hub repository
     common.begin_run(args, len(books["train"]), checkpoint)
-    # How far the training is: at its start or, with --resume, where the checkpoint was saved
+    # How far the training is. "epoch" is the number of epochs that are done.
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
         progress = load_checkpoint(accelerator, checkpoint)
@@ -348,9 +356,7 @@ def main():
         epoch_name = f"Epoch {epoch + 1} of {args.epochs}"
         for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=no_bar):
             outputs = model(**batch)
-            loss = outputs.loss
-            if accelerator.num_processes > 1:  # with one, its tokens count the same anyway
-                loss = weight_by_label_tokens(accelerator, loss, batch["labels"])
+            loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
             # Differs from the chapter: large gradients are clipped, as the Trainer does.
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -366,6 +372,7 @@ def main():
         # (3) Compute ROUGE. All processes have all summaries, but only the first one prints.
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
+        print_summary(accelerator, books["validation"][0], summaries[0])  # the same row each time
         check_and_log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
         # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.

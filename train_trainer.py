@@ -2,7 +2,7 @@
 
 Chapter section: "Fine-tuning mT5 with the Trainer API".
 
-    python train_trainer.py                     # the sample: synthetic reviews and a tiny mT5
+    python train_trainer.py                     # the sample, and a tiny mT5 of random weights
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small; not tried by us
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
@@ -13,11 +13,11 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
         card; three folders checkpoint-<step>/, from the newest of which --resume goes on.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of 66 to 69 on the
-        validation split, where the baseline lead-3, the first three sentences, has 22. The sample
-        is easy: a program composed its 6,866 reviews to train on and its 496 to validate on, and
-        most titles of the latter also occur in the former.
-        The chapter takes hours on a GPU; README has estimates. We could not get its corpus and
-        checkpoint.
+        validation split, where the baseline lead-3, the first three sentences, has 22. This shows
+        that the script works, and not how good mT5 is: a program composed the 6,866 reviews to
+        train on and the 496 to validate on, and most titles of these are also among those. And it
+        is no fine-tuning, as the tiny model starts untrained. --preset amazon fine-tunes, and
+        should take hours on a GPU (README); we could not get the chapter's corpus and checkpoint.
 """
 
 import copy
@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-# common.py holds what the scripts share. You can follow this script without it. Read main() first,
+# common.py holds what the scripts share. You can follow the steps without it. Read main() first,
 # and each function where main() calls it. These names stand for code of the chapter:
 #   load_prepared()         the book reviews of "Preparing a multilingual corpus"
 #   Rouge                   evaluate.load("rouge"), with the words and stems of each language
@@ -58,7 +58,7 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
-        "weight_decay": 0.3,  # without it the model memorizes the few reviews: rouge1 of 44, not 66
+        "weight_decay": 0.3,  # with 0 the model memorizes the reviews: rouge1 of 44, not 66
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
     "amazon": {  # the values of the chapter, except bf16
@@ -98,18 +98,16 @@ def load_model(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    settings = model.generation_config  # of generate(), which writes the summaries
+    settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # Differs from the chapter: this changes settings of the model, in place. For mT5:
-    # - generate() may not write <extra_id_0> and the like. They mark the gaps in its pre-training,
-    #   and a model that was trained for a short time may still write them.
-    # - config.tie_word_embeddings becomes False. For transformers it is True, although the output
-    #   layer of mT5 has weights of its own. Whoever resizes the saved model would lose them.
-    # Other models need more, such as BART, whose minimum length is longer than a title. The script
-    # ends here if a weight is missing, or if the tokenizer is that of another model.
+    # Differs from the chapter: adapt_checkpoint() ends the script if a weight is missing, which
+    # loading_info says, or if the tokenizer is that of another model. It also changes the model, in
+    # place. For mT5, generate() must not write <extra_id_0> and the like: they mark the gaps in its
+    # pre-training, and a model that was trained for a short time may still write them. Other models
+    # need more, such as BART, whose minimum length is longer than a title.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -159,7 +157,7 @@ def get_training_arguments(args):
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # greater_is_better is then True by default
+        metric_for_best_model="rougeL",  # minds the order of words; greater_is_better is True then
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: the value of --save-steps, which is None if the interval is an epoch
@@ -195,17 +193,17 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # None or, with --resume, the newest checkpoint. The script ends here if --output-dir is in use.
+    # With --resume, the newest checkpoint, else None. Ends the script if --output-dir is in use.
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
-    # generate() adds its defaults, such as max_length=20, to model.generation_config. They change
-    # nothing here, but they would be saved with the model. So step 8 puts this copy back.
+    # A copy, to be saved in step 8. generate() will add its defaults to the model's own settings,
+    # such as max_length=20. This cuts no summary, as max_new_tokens goes first.
     generation_config = copy.deepcopy(model.generation_config)
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
-    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+    prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
@@ -219,17 +217,17 @@ def main():
     state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric. Differs from the chapter, whose metric is made for English: the words of "años"
-    # are "a" and "os", and use_stemmer=True gives Spanish words English stems. common.Rouge has the
-    # same interface, and also takes the languages of the texts. Its scores are single numbers,
-    # without .mid. --rouge rouge_score_stemmer counts as the chapter does.
+    # 5. The metric. Differs from the chapter in three ways:
+    # a) Words. The chapter's metric is made for English: it splits "años" into "a" and "os", and
+    #    use_stemmer=True gives Spanish words English stems. common.Rouge goes by the language of
+    #    each text. (--rouge rouge_score_stemmer counts as the chapter does.)
+    # b) Scores. Each one is a number, without .mid.
+    # c) References. The chapter decodes the labels, which are cut off after max_target_length
+    #    tokens. Here they are the whole titles. So compute_metrics() scores the validation split
+    #    only, in its order, which train_sampling_strategy="group_by_length" would change.
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
-
-    # Differs from the chapter: the references are the titles, and not the labels, which are cut off
-    # after max_target_length tokens. So compute_metrics() scores this split only, in this order.
-    # An argument that groups rows by length would also reorder the validation rows.
     references = postprocess_text(titles, languages)
 
     def compute_metrics(eval_pred):
@@ -279,8 +277,9 @@ def main():
             tokenizer.save_pretrained(folder)
             # results.json, log.csv, training.png and the model card
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
-        example = f"Review: {books['validation'][0]['review_body']}\nTitle: {titles[0]}"
-        print(common.printable(f"\n{example}\nSummary: {summaries[0]}"))
+        review = books["validation"][0]["review_body"]
+        example = f"\nReview: {review}\nTitle: {titles[0]}\nSummary: {summaries[0]}"
+        print(common.printable(example))  # without characters that steer the terminal
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
             # Differs from the chapter: trainer.push_to_hub() would put its model card over ours.
