@@ -1,7 +1,13 @@
 """Write titles for reviews with a trained model, or score the model on a split.
 
-Chapter section: "Using your fine-tuned model". The chapter's pipeline("summarization") was removed
-from transformers, so this script calls the model's generate().
+Chapter section: "Using your fine-tuned model". Its cells, and what stands for them here:
+
+    summarizer = pipeline("summarization", ...)    load_model() and summarize_batch(), as pipeline()
+                                                   has no summarization in transformers 5
+    def print_summary(idx)                         read_examples() and print_summary()
+    print_summary(100)                             python predict.py --examples 100
+
+More commands:
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 0 5 12                  # these rows of the test split
@@ -9,7 +15,7 @@ from transformers, so this script calls the model's generate().
     python predict.py --input reviews.csv --output titles.csv
     python predict.py --split test                       # a table of ROUGE scores
     python predict.py --model results/sample-accelerate  # the model of train_accelerate.py
-    python predict.py --preset amazon                    # the chapter's model, if it is trained
+    python predict.py --preset amazon                    # after train_trainer.py --preset amazon
 
 Run train_trainer.py first, which takes minutes. It trains a small model on the sample, reviews in
 English and Spanish that a program composed. With this model the command
@@ -39,7 +45,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
+import common  # what the scripts share: flags, files, errors, ROUGE, checks of a checkpoint
 
 # What each --preset sets: "sample" is for a small model and a CPU, "amazon" has the settings of the
 # chapter. A flag on the command line overrides it.
@@ -65,15 +71,16 @@ PRESETS = {
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # reports an error in one line
-        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
-        # transformers asks the user.
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
+        safe = {"trust_remote_code": False}  # code that comes with a checkpoint never runs
+        config = AutoConfig.from_pretrained(args.model, **safe)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        tokenizer = AutoTokenizer.from_pretrained(args.model, **safe)
         model, loading_info = auto_class.from_pretrained(
-            args.model, trust_remote_code=False, dtype=dtype, output_loading_info=True
+            args.model,
+            dtype=torch.bfloat16 if args.bf16 else torch.float32,
+            output_loading_info=True,  # says which weights are missing, for adapt_checkpoint()
+            **safe,
         )
     if args.num_beams:  # by default, the checkpoint says how many beams there are
         model.generation_config.num_beams = args.num_beams
@@ -92,20 +99,20 @@ def load_model(args):
 
 def summarize_batch(reviews, languages, tokenizer, model, args):
     """Return summaries of a batch of reviews, in the three steps that pipeline() did."""
-    # 1. The texts become tokens.
-    options = {"max_length": args.max_input_length, "padding": True, "return_tensors": "pt"}
+    # 1. The texts become tokens, as in preprocess_function() of the training.
     if model.config.is_encoder_decoder:
         prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-        inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
-        # mBART-50 reads the token of a language, such as en_XX, before each text. After a training
-        # by our scripts it writes in the language of the review. For other models nothing changes.
-        inputs = common.set_language_codes(inputs, languages, tokenizer)
+        inputs = tokenizer(
+            [prefix + review for review in reviews],
+            max_length=args.max_input_length,
+            truncation=True,
+            padding=True,
+            return_tensors="pt",
+        )
     else:
-        # GPT-2 can only continue a text, and our scripts do not train it. The prompt "TL;DR:" after
-        # a review asks for its summary.
-        # If the two are too long, only_first cuts the review, and never the prompt.
-        prompts = ["\nTL;DR:"] * len(reviews)
-        inputs = tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
+        inputs = tokenize_for_gpt2(reviews, tokenizer, args.max_input_length)
+    if model.config.model_type == "mbart":  # mBART-50 reads the language before each text
+        inputs = common.set_language_codes(inputs, languages, tokenizer)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
     # one beam, it takes the likeliest next token each time. With n beams, it keeps the n likeliest
@@ -114,12 +121,27 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=args.max_target_length,
+            max_new_tokens=args.max_target_length,  # titles were cut to this length in the training
         )
-    if not model.config.is_encoder_decoder:  # GPT-2's output begins with the review and the prompt
+    if not model.config.is_encoder_decoder:  # GPT-2's output begins with its whole padded input
         generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
     # 3. The tokens become text.
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+
+
+def tokenize_for_gpt2(reviews, tokenizer, max_length):
+    """Return the tokens of each review and, after it, of "TL;DR:", which asks for a summary.
+
+    GPT-2 can only continue a text. Our scripts do not train it.
+    """
+    return tokenizer(
+        reviews,
+        text_pair=["\nTL;DR:"] * len(reviews),
+        max_length=max_length,
+        truncation="only_first",  # cuts the review, and never the prompt
+        padding=True,
+        return_tensors="pt",
+    )
 
 
 def summarize(reviews, languages, tokenizer, model, args):

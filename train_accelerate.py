@@ -11,14 +11,18 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
         checkpoint --model.
 Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, training.png and a
         model card; checkpoint-<epoch>/, from which --resume goes on.
-Takes   two to four minutes for the sample on two CPU cores. The last epoch prints
+Takes   two to four minutes for the sample on two CPU cores.
+Prints  in the last epoch
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
-        or, on another CPU, a rouge1 down to 66. A loss so far below eval_loss means that much is
-        memorized. The baseline lead-3, the first three sentences, has a rouge1 of 22. This shows
-        that the script works, and not how good mT5 is: a program composed the 6,866 reviews to
-        train on and the 496 to validate on, and most titles of these are also among those. And it
-        is no fine-tuning, as the tiny model starts untrained. --preset amazon fine-tunes, and
-        should take hours on a GPU (README); we could not get the chapter's corpus and checkpoint.
+        On another CPU, rouge1 was 66. The baseline lead-3, the first three sentences, has 22.
+
+The sample shows that the script works, and not how good mT5 is:
+- Its tiny model starts from random weights, so this is training, and not fine-tuning.
+- A program composed its reviews, 6,866 to train on and 496 to validate on, and most titles of the
+  validation split are also in the training split.
+- A loss so far below eval_loss means that much is memorized.
+--preset amazon fine-tunes. It should take hours on a GPU. We could not get the chapter's corpus and
+checkpoint, so we have no scores of it.
 """
 
 import shutil
@@ -49,10 +53,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
 #   begin_run()             the part of Repository() that creates a repository
 # These are not in the chapter, and can change a score:
+#   adapt_checkpoint()      forbids <extra_id_0> and the like in summaries; see load_model()
 #   parse_args()            turns bf16 on for --preset amazon, if the device has it
-#   adapt_checkpoint()      what must be changed in a model after loading; see load_model()
-# For mT5, task_prefix() and set_language_codes() change nothing. The other names are plumbing:
-# flags, errors, files, --resume, and the table at the end.
+#   task_prefix(), set_language_codes()    only for models other than mT5
+# All other names change no score: flags, errors, files, --resume, and the table at the end.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -68,7 +72,7 @@ PRESETS = {
         "weight_decay": 0.3,  # large, as the model would otherwise memorize even more
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter, except bf16; weight_decay is AdamW's default
+    "amazon": {  # the values of this section, not of the Trainer's; AdamW's weight_decay; and bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
@@ -97,11 +101,11 @@ def load_model(args):
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # Differs from the chapter: adapt_checkpoint() ends the script if a weight is missing, which
-    # loading_info says, or if the tokenizer is that of another model. It also changes the model, in
-    # place. For mT5, generate() must not write <extra_id_0> and the like: they mark the gaps in its
-    # pre-training, and a model that was trained for a short time may still write them. Other models
-    # need more, such as BART, whose minimum length is longer than a title.
+    # Differs from the chapter. This ends the script if weights are missing, which loading_info
+    # lists, or if the tokenizer is that of another model. And it changes the model, in place: it
+    # forbids generate() to write <extra_id_0> and the like. They mark the gaps in mT5's
+    # pre-training, and after a short training mT5 may still write them. Other models need more,
+    # such as BART, whose minimum length is longer than a title.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -126,19 +130,18 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
-    Differs from the chapter: the sentences are found by the rules of each row's language. The
-    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines. Spaces
+    Differs from the chapter: the sentences are found by the rules of each row's language. Spaces
     around a text change no score, so the chapter's strip() is not needed.
     """
-    sentences = map(common.sent_tokenize, texts, languages)
-    return ["\n".join(lines) for lines in sentences]
+    texts_in_sentences = map(common.sent_tokenize, texts, languages)
+    return ["\n".join(sentences) for sentences in texts_in_sentences]
 
 
 def compute_metrics(rouge, summaries, rows):
     """Return the mean F1 scores × 100 of the summaries of the ``rows``.
 
-    Differs from the chapter: words and stems are those of each row's language, while this section
-    of the chapter has no stems. A score is one number, without .mid.
+    Differs from the chapter: words and stems are those of each row's language, while the chapter
+    has stems in its Trainer section only. A score is a mean, and not the .mid of a bootstrap.
     """
     languages = list(rows["language"])
     decoded_preds = postprocess_text(summaries, languages)
@@ -250,7 +253,7 @@ def save_checkpoint(accelerator, output_dir, progress):
     """
     temporary = Path(output_dir, "checkpoint-unfinished")
     accelerator.save_state(temporary)  # weights, optimizer, schedule and random states
-    accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()  # each process writes its own random states
     if accelerator.is_main_process:
         common.write_json(temporary / "progress.json", progress)
         temporary.rename(Path(output_dir, f"checkpoint-{progress['epoch']}"))
@@ -260,7 +263,9 @@ def save_checkpoint(accelerator, output_dir, progress):
 
 def load_checkpoint(accelerator, checkpoint):
     """Load the state that ``save_checkpoint`` saved, and return its ``progress``."""
-    with common.explain_errors(f"cannot read {checkpoint}", "delete it and use --resume again"):
+    with common.explain_errors(
+        f"cannot read {checkpoint}", "delete it and train again from the start"
+    ):
         accelerator.load_state(checkpoint)
     return common.read_json(checkpoint / "progress.json")
 
@@ -298,7 +303,8 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, the newest checkpoint, else None. Ends the script if --output-dir is in use.
+    # With --resume, this is the newest checkpoint if there is one, else None. Without --resume, the
+    # script ends here if --output-dir holds a run that has not ended.
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
@@ -321,8 +327,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. Then it
-    # moves on by 4 at each step() of 4 processes. So count all batches here, before prepare().
+    # Differs from the chapter: the schedule is prepared as well, so that --resume restores it. On 4
+    # processes it then moves on by 4 a step(), but prepare() divides len() by 4: so count before.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -338,7 +344,7 @@ def main():
     # 7. The metric, used like evaluate.load("rouge"). compute() also takes the languages.
     rouge = common.Rouge(args.rouge)
 
-    # 8. Print what will be trained, and create the Hub repository
+    # 8. The first process prints what will be trained, and creates the Hub repository
     common.begin_run(args, len(books["train"]), checkpoint)
     # How far the training is. "epoch" is the number of epochs that are done.
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
@@ -347,9 +353,9 @@ def main():
 
     # 9. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    upload = None  # the latest one
+    upload = None  # the upload that was started last
     for epoch in range(progress["epoch"], args.epochs):
-        # (1) Train. Each epoch has its own order of rows, on all processes and when resumed.
+        # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
         epoch_loss = 0.0
@@ -386,7 +392,7 @@ def main():
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        # Each epoch has a checkpoint, as --resume goes on from the last epoch, not from the best.
+        # After every epoch, not only the best one, as --resume goes on from the last one
         save_checkpoint(accelerator, args.output_dir, progress)
 
     # 10. Save the log of all epochs beside the best model, print its scores, and push

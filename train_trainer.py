@@ -10,14 +10,17 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
 
 Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
         checkpoint --model.
-Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png and a model
-        card; three folders checkpoint-<step>/, from the newest of which --resume goes on.
+Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png, a model
+        card, and up to three folders checkpoint-<step>/. --resume goes on from the newest one.
 Takes   two to four minutes for the sample on two CPU cores. Expect rouge1 of 66 to 69 on the
-        validation split, where the baseline lead-3, the first three sentences, has 22. This shows
-        that the script works, and not how good mT5 is: a program composed the 6,866 reviews to
-        train on and the 496 to validate on, and most titles of these are also among those. And it
-        is no fine-tuning, as the tiny model starts untrained. --preset amazon fine-tunes, and
-        should take hours on a GPU (README); we could not get the chapter's corpus and checkpoint.
+        validation split. The baseline lead-3, the first three sentences, has 22.
+
+The sample shows that the script works, and not how good mT5 is:
+- Its tiny model starts from random weights, so this is training, and not fine-tuning.
+- A program composed its reviews, 6,866 to train on and 496 to validate on, and most titles of the
+  validation split are also in the training split.
+--preset amazon fine-tunes. It should take hours on a GPU. We could not get the chapter's corpus and
+checkpoint, so we have no scores of it.
 """
 
 import copy
@@ -41,11 +44,11 @@ from transformers.integrations import get_available_reporting_integrations
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
 # These are not in the chapter, and can change a score:
-#   parse_args()            turns bf16 on for --preset amazon, if the device has it
-#   adapt_checkpoint()      what must be changed in a model after loading; see load_model()
-#   compute_loss()          only if a step has several batches
-# For mT5, task_prefix() and set_language_codes() change nothing. The other names are plumbing:
-# flags, errors, files, --resume, and the table at the end.
+#   adapt_checkpoint()      forbids <extra_id_0> and the like in summaries; see load_model()
+#   common.parse_args()     turns bf16 on for --preset amazon, if the device has it
+#   compute_loss()          only if a step has several batches; see step 7
+#   task_prefix(), set_language_codes()    only for models other than mT5
+# All other names change no score: flags, errors, files, --resume, and the table at the end.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -103,11 +106,11 @@ def load_model(args):
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:
         settings.num_beams = args.num_beams
-    # Differs from the chapter: adapt_checkpoint() ends the script if a weight is missing, which
-    # loading_info says, or if the tokenizer is that of another model. It also changes the model, in
-    # place. For mT5, generate() must not write <extra_id_0> and the like: they mark the gaps in its
-    # pre-training, and a model that was trained for a short time may still write them. Other models
-    # need more, such as BART, whose minimum length is longer than a title.
+    # Differs from the chapter. This ends the script if weights are missing, which loading_info
+    # lists, or if the tokenizer is that of another model. And it changes the model, in place: it
+    # forbids generate() to write <extra_id_0> and the like. They mark the gaps in mT5's
+    # pre-training, and after a short training mT5 may still write them. Other models need more,
+    # such as BART, whose minimum length is longer than a title.
     common.adapt_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -132,16 +135,15 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
-    Differs from the chapter: the sentences are found by the rules of each row's language. The
-    chapter says of ROUGE-L that it goes by sentences, but ROUGE-L takes no notice of lines. Spaces
+    Differs from the chapter: the sentences are found by the rules of each row's language. Spaces
     around a text change no score, so the chapter's strip() is not needed.
     """
-    sentences = map(common.sent_tokenize, texts, languages)
-    return ["\n".join(lines) for lines in sentences]
+    texts_in_sentences = map(common.sent_tokenize, texts, languages)
+    return ["\n".join(sentences) for sentences in texts_in_sentences]
 
 
 def get_training_arguments(args):
-    """Return the ``Seq2SeqTrainingArguments``: the chapter's, and those of more flags."""
+    """Return the ``Seq2SeqTrainingArguments``."""
     interval = "steps" if args.save_steps else "epoch"
     return Seq2SeqTrainingArguments(
         # As in the chapter
@@ -157,10 +159,10 @@ def get_training_arguments(args):
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # minds the order of words; greater_is_better is True then
+        metric_for_best_model="rougeL",  # minds the order of words; higher counts as better
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
-        # Not in the chapter: the value of --save-steps, which is None if the interval is an epoch
+        # Not in the chapter: the value of --save-steps. It is not used if the interval is an epoch.
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
@@ -172,19 +174,45 @@ def get_training_arguments(args):
         # Gives compute_metrics() the losses, so that it can end the script if they are not finite.
         # This happens if the learning rate is much too high.
         include_for_metrics=["loss"],
-        # use_cpu, dataloader_pin_memory, disable_tqdm and the like, which depend on the machine
+        # What depends on the machine: use_cpu, dataloader_pin_memory, disable_tqdm and two more
         **common.machine_arguments(args),
     )
 
 
 def decode(predictions, tokenizer, num_rows):
-    """Return the summaries of ``num_rows`` rows; ``predictions`` has one row of ids for each."""
-    # On several processes the last batch is filled up with rows of the first batch, and
-    # Seq2SeqTrainer does not remove them. They come last, so cut them off.
+    """Return the summaries of the first ``num_rows`` rows of ids in ``predictions``."""
+    # There are more rows on several processes only: the last batch is filled up with rows of the
+    # first batch, and Seq2SeqTrainer does not remove them. They come last, so cut them off.
     predictions = predictions[:num_rows]
     # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
     predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+
+
+def save_model(args, model, tokenizer, scores, log_history):
+    """Save the model with its tokenizer, scores, log and card in --output-dir.
+
+    The files move there when all are written. If an error comes before, the older ones stay.
+    """
+    with common.new_files(args.output_dir) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        common.save_results(folder, args, scores, log_history, finished=True)
+
+
+def push_to_hub(args):
+    """Upload --output-dir, without the checkpoints.
+
+    Differs from the chapter: trainer.push_to_hub() would put its model card over ours. Our card has
+    the chapter's tag "summarization" too.
+    """
+    with common.explain_upload_errors(args):  # an error prints how to upload it later
+        upload_folder(
+            repo_id=args.push_to_hub,
+            folder_path=args.output_dir,
+            ignore_patterns=list(common.NOT_UPLOADED),
+            commit_message="Training complete",
+        )
 
 
 def main():
@@ -193,13 +221,15 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, the newest checkpoint, else None. Ends the script if --output-dir is in use.
+    # With --resume, this is the newest checkpoint if there is one, else None. Without --resume, the
+    # script ends here if --output-dir holds a run that has not ended.
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
-    # A copy, to be saved in step 8. generate() will add its defaults to the model's own settings,
-    # such as max_length=20. This cuts no summary, as max_new_tokens goes first.
+    # A copy, to be saved in step 8. In the evaluation, generate() writes its defaults into the
+    # model's settings, such as max_length=20. This changes nothing here, as max_new_tokens goes
+    # first. But save_pretrained() would write them out, as if we had chosen them.
     generation_config = copy.deepcopy(model.generation_config)
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
@@ -214,7 +244,7 @@ def main():
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
-    state.print("Their decoder_input_ids, which are the labels shifted right by one token.")
+    state.print("Their decoder_input_ids: the labels, shifted right by one token, 0 for -100.")
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric. Differs from the chapter in three ways:
@@ -223,8 +253,8 @@ def main():
     #    each text. (--rouge rouge_score_stemmer counts as the chapter does.)
     # b) Scores. Each one is a number, without .mid.
     # c) References. The chapter decodes the labels, which are cut off after max_target_length
-    #    tokens. Here they are the whole titles. So compute_metrics() scores the validation split
-    #    only, in its order, which train_sampling_strategy="group_by_length" would change.
+    #    tokens. Here they are the whole titles, in the order of the validation split. So
+    #    compute_metrics() fits no other split, and no argument may make the Trainer reorder rows.
     rouge = common.Rouge(args.rouge)
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
@@ -252,8 +282,8 @@ def main():
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
         # Differs from the chapter, but only if a step has several batches, through accumulation or
-        # several processes: each label token of the step counts the same. By default, the mean
-        # losses of the batches would be added up or averaged.
+        # several processes: each label token of the step counts the same. By default, a batch with
+        # few tokens would count as much as one with many.
         compute_loss_func=common.compute_loss,
         compute_metrics=compute_metrics,
     )
@@ -271,26 +301,13 @@ def main():
         summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config  # the copy of step 2
-        # The files move to --output-dir when all are written. An error before that loses nothing.
-        with common.new_files(args.output_dir) as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            # results.json, log.csv, training.png and the model card
-            common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
+        save_model(args, model, tokenizer, scores, trainer.state.log_history)
         review = books["validation"][0]["review_body"]
         example = f"\nReview: {review}\nTitle: {titles[0]}\nSummary: {summaries[0]}"
         print(common.printable(example))  # without characters that steer the terminal
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
-            # Differs from the chapter: trainer.push_to_hub() would put its model card over ours.
-            # Our card has the chapter's tag "summarization" too.
-            with common.explain_upload_errors(args):  # an error prints how to upload it later
-                upload_folder(
-                    repo_id=args.push_to_hub,
-                    folder_path=args.output_dir,
-                    ignore_patterns=list(common.NOT_UPLOADED),
-                    commit_message="Training complete",
-                )
+            push_to_hub(args)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ from common import ROUGE_TYPES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [  # (language, text), with the commands that the reader is to choose from
-    (language, text.replace("# python ", "python ")) for language, text in FENCE.findall(README)
-]
+BLOCKS = FENCE.findall(README)  # (language, text)
 PROSE = FENCE.sub("", README)
 
 # The commands that the tests do not run, by their beginning.
@@ -30,10 +28,6 @@ NOT_RUN = {
     "pip install": "needs a network",
     "python prepare_data.py --preset amazon": "needs the Hub; test_hub.py has a stand-in",
     "python baseline.py --preset amazon": "needs the Hub",
-    "python train_trainer.py --preset amazon": "needs the Hub and a GPU",
-    "python train_accelerate.py --preset amazon": "needs the Hub and a GPU",
-    "python predict.py --preset amazon": "needs the model of the Trainer",
-    "python data/trim_vocab.py": "needs the model of the chapter; test_trim.py has a stand-in",
     "torchrun": "needs the Hub and four GPUs",
     "accelerate launch": "needs the Hub and two GPUs",
 }
@@ -60,12 +54,14 @@ MY_REVIEWS = [
 
 
 def commands():
-    """Yield the words of each command of the bash blocks that starts one of the scripts."""
+    """Yield the words of each command that starts one of the scripts."""
+    lines = re.findall("`(python [^`]+)`", PROSE)
     for language, text in BLOCKS:
-        for line in text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if language == "bash" and any(word.endswith(".py") for word in words):
-                yield words
+        lines += text.replace("\\\n", " ").splitlines() if language == "bash" else []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if any(word.endswith(".py") for word in words):
+            yield words
 
 
 @pytest.fixture(scope="module")
