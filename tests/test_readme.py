@@ -268,7 +268,7 @@ def check_scores(folder, low, high):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["trainer", "accelerate"])
 def test_a_model_of_a_quarter_of_the_sample_beats_lead_3(newcomer, script):
-    check_scores(newcomer[0] / f"results/sample-{script}", 31, 41)
+    check_scores(newcomer[0] / f"results/sample-{script}", 27, 42)
 
 
 @pytest.mark.full
