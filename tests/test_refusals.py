@@ -444,10 +444,11 @@ def start(*command, **environment):
             "--data {data} --learning-rate 1e30 --batch-size 4",
             "lower --learning-rate",
         ),
-        (
+        pytest.param(
             "train_trainer.py",
             "--data {data} --learning-rate 1e30 --batch-size 4",
             "lower --learning-rate",
+            marks=pytest.mark.full,
         ),
     ],
 )
@@ -759,7 +760,7 @@ def test_a_run_that_is_killed_while_it_saves_ends_the_same_when_it_is_resumed(
 
 @pytest.mark.parametrize(
     ("script", "megabytes"),  # of the largest file: weights take 5, the optimizer's moments 10
-    [("train_trainer.py", 6), ("train_accelerate.py", 2)],
+    [pytest.param("train_trainer.py", 6, marks=pytest.mark.full), ("train_accelerate.py", 2)],
 )
 def test_a_full_disk_is_one_line_and_loses_nothing(script, megabytes, small, finished, tmp_path):
     output = tmp_path / "model"
@@ -804,7 +805,9 @@ def wait_for(path):
     raise AssertionError(f"{path} did not come")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_ctrl_c_is_one_line(number, reviews, tmp_path):
     process = start("prepare_data.py", "--dataset", reviews, "--data", tmp_path / "data")
     wait_for(tmp_path / "data")
