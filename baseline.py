@@ -4,9 +4,11 @@ Chapter sections: "Metrics for text summarization" and "Creating a strong baseli
 
     python baseline.py                    # the sample's validation split
     python baseline.py --split test
-    python baseline.py --preset amazon --rouge rouge_score     # words as the chapter counted them
+    python baseline.py --preset amazon --rouge rouge_score     # the chapter: a-z only, no stems
+    python baseline.py --data data/prepared/own --output-dir results/own-baseline
 
-Reads   data/prepared/<preset>/. Missing data is prepared first.
+Reads   data/prepared/<preset>/ or --data. If the data of a preset is missing, prepare_data.py makes
+        it first.
 Writes  results/<preset>-baseline/: results.json, and the flags in arguments.json
 Takes   about 15 seconds. Expect rouge1 of about 22 on the sample.
 """
@@ -52,14 +54,15 @@ def round_scores(scores):
 def three_sentence_summary(text, language):
     """Return the first three sentences of ``text``, one per line.
 
-    Differs from the chapter: Spanish reviews are split by Spanish rules, and nothing is downloaded.
+    Differs from the chapter: Spanish reviews are split by Spanish rules. The package punkt has the
+    rules of nltk, so nothing is downloaded.
     """
     return "\n".join(common.sent_tokenize(text, language)[:3])
 
 
 def evaluate_baseline(dataset, metric):
     """Return the mean F1 scores of the ``three_sentence_summary`` of each review."""
-    languages = list(dataset["language"])
+    languages = list(dataset["language"])  # the rules for sentences and words depend on it
     reviews = zip(dataset["review_body"], languages, strict=True)
     summaries = [three_sentence_summary(text, language) for text, language in reviews]
     # Differs from the chapter: the sentences of a title are put on lines too, as ROUGE-Lsum goes
@@ -70,9 +73,8 @@ def evaluate_baseline(dataset, metric):
 
 def main():
     args = parse_args()
-    common.check_folder(args.output_dir, args.data)  # ends the run if other programs wrote to it
-    books = common.load_prepared(args, [args.split])  # a DatasetDict
-    dataset = books[args.split]
+    # The script ends here if --output-dir holds files of other programs, or overlaps --data.
+    common.check_folder(args.output_dir, args.data)
 
     # 1. ROUGE by hand: what a summary and its reference have in common
     generated_summary = "I absolutely loved reading the Hunger Games"
@@ -89,20 +91,24 @@ def main():
     print_overlap("rouge1 of a wordy summary", wordy, reference)
 
     # 2. The metric gives the same F1 for these sentences
-    # Differs from the chapter: each score is one number, without .low, .mid and .high.
-    # By default words are cut to stems, which changes nothing here.
+    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It keeps letters as
+    # "ñ", which rouge_score drops, and cuts words to the stems of their language, here English. A
+    # score is one number, without .low, .mid and .high; step 5 has intervals.
     rouge = common.Rouge(args.rouge)
-    scores = rouge.compute(predictions=[generated_summary], references=[reference_summary])
-    print("the metric, F1:", round_scores(scores))
+    by_metric = rouge.compute(predictions=[generated_summary], references=[reference_summary])
+    print("the metric, F1:", round_scores(by_metric))
     # Differs from the chapter, which swaps ROUGE-L and ROUGE-Lsum: ROUGE-L takes a text as one
     # sequence of words, so these two lines in another order score only 0.5. ROUGE-Lsum compares
     # each line of the reference with all lines of the summary, so their order does not matter.
-    scores = rouge.compute(
+    # (rouge2 loses only the pair of words across the lines.)
+    reordered = rouge.compute(
         predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
     )
-    print("two lines in another order:", round_scores(scores))
+    print("two lines in another order:", round_scores(reordered))
 
     # 3. Lead-3 of one review
+    books = common.load_prepared(args, [args.split])  # a DatasetDict
+    dataset = books[args.split]
     example = dataset[0]
     summary = three_sentence_summary(example["review_body"], example["language"])
     # printable() escapes characters that would steer the terminal.
@@ -110,18 +116,17 @@ def main():
 
     # 4. Lead-3 of the split: the means. rouge2 is lower, as pairs of words agree less often.
     # With --rouge rouge_score, words are counted as in the chapter's baseline.
-    scores = evaluate_baseline(dataset, rouge)
+    lead_3 = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
-    print({name: round(f1 * 100, 2) for name, f1 in scores.items()})
+    print({name: round(f1 * 100, 2) for name, f1 in lead_3.items()})
 
-    # 5. The same by language, with 95% intervals of a bootstrap, in the table of the other scripts.
-    # Without summaries of a model there is only lead-3 in the table.
+    # 5. Not in the chapter: the same by language, with 95% intervals of a bootstrap. The training
+    # scripts print this table with a model beside lead-3.
     scores = common.score_beside_lead_3(rouge, dataset)
     print("\n" + common.format_scores(scores, args.split))
     with common.new_files(args.output_dir) as folder:
-        common.write_json(
-            folder / common.ARGUMENTS_FILE, vars(args)
-        )  # lets a later run replace the folder
+        # arguments.json says that this script wrote the folder, so that a later run may replace it.
+        common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
         common.write_json(folder / "results.json", {"scores": scores})
 
 

@@ -16,7 +16,7 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     uploads; the training scripts
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``checkpoint_to_resume``, ``adapt_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
+``checkpoint_to_resume``, ``check_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
 ``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
 --model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
 the first three sentences of a review.
@@ -1010,19 +1010,18 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def adapt_checkpoint(args, tokenizer, model, loading_info):
-    """Check the model that was just loaded from --model, and set it up, in place, for this task.
-
-    The run ends if a weight is missing, if the tokenizer does not fit the model, or if the model
-    cannot write a summary.
-    """
+def check_checkpoint(args, tokenizer, model, loading_info):
+    """End the run if a weight is missing, or if the tokenizer does not fit the model."""
     freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
+
+
+def adapt_checkpoint(args, tokenizer, model):
+    """Set a model up, in place, for this task; end the run if it cannot write a summary then."""
     correct_tied_flag(model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
-    model.generation_config.suppress_tokens = tokens_of_pretraining(tokenizer, model)
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
 

@@ -2,10 +2,12 @@
 
 Chapter section: "Using your fine-tuned model". Its cells, and what stands for them here:
 
-    summarizer = pipeline("summarization", ...)    load_model() and summarize_batch(), as pipeline()
-                                                   has no summarization in transformers 5
-    def print_summary(idx)                         read_examples() and print_summary()
-    print_summary(100)                             python predict.py --examples 100
+    hub_model_id = "huggingface-course/..."       --model; by default the model of train_trainer.py
+    summarizer = pipeline("summarization", ...)   load_model() and summarize_batch(), as pipeline()
+                                                  has no summarization in transformers 5
+    books_dataset["test"][idx]                    read_examples()
+    print(f"'>>> Review: {review}'"), ...         print_summary()
+    print_summary(100), print_summary(0)          python predict.py --examples 100 0
 
 More commands:
 
@@ -18,13 +20,18 @@ More commands:
     python predict.py --preset amazon                    # after train_trainer.py --preset amazon
 
 Run train_trainer.py first, which takes minutes. It trains a small model on the sample, reviews in
-English and Spanish that a program composed. With this model the command
-python predict.py "El libro llegó con la tapa rota y las páginas dobladas." prints
+English and Spanish that a program composed. With this model, python predict.py prints
 
-    '>>> Review: El libro llegó con la tapa rota y las páginas dobladas.'
-    '>>> Summary: La portada llegó doblada'
+    '>>> Review: Tiene una pisada en la primera página y las esquinas dobladas. Pésimamente ...'
+    '>>> Title: Mal embalado y dañado'
+    '>>> Summary: Portada doblada y mal embalaje'
 
-The cover was torn and the pages were bent; "the cover came bent" mixes these two up.
+    '>>> Review: I bought it during the sales on a whim. It copies every trick of the genre and ...'
+    '>>> Title: You can see it coming'
+    '>>> Summary: El archivo no se abre'
+
+The first summary is good, although the corners were bent and not the cover. The second one is in
+the wrong language and about another fault ("the file does not open"): the model is small.
 
 Reads   --model: a folder that a training script wrote, or a Hub id.
         Reviews from one of: the command line; a file (--input); a split (--split); some rows of the
@@ -47,18 +54,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import common  # what the scripts share: flags, files, errors, ROUGE, checks of a checkpoint
 
-# What each --preset sets: "sample" is for a small model and a CPU, "amazon" has the settings of the
-# chapter. A flag on the command line overrides it.
+# What each --preset sets. A flag on the command line overrides it. The chapter's pipeline() sets
+# none of these: the lengths are those of its training, and the others matter for speed only.
 PRESETS = {
-    "sample": {
+    "sample": {  # a small model on a CPU
         "model": "results/sample-trainer",
         "data": None,  # load_books() finds the data that the model was trained on
+        "max_input_length": 512,  # tokens of a review; the rest is cut
+        "max_target_length": 30,  # tokens of a summary, at most
         "batch_size": 32,
         "bf16": False,  # 16-bit numbers: a model as small as the sample's is no faster with them
     },
-    "amazon": {
+    "amazon": {  # google/mt5-small, better on a GPU
         "model": "results/amazon-trainer",
-        "data": None,  # as above
+        "data": None,
+        "max_input_length": 512,
+        "max_target_length": 30,
         "batch_size": 64,
         "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
@@ -71,7 +82,8 @@ PRESETS = {
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # reports an error in one line
-        safe = {"trust_remote_code": False}  # code that comes with a checkpoint never runs
+        # Code that comes with a checkpoint never runs. By default, transformers asks the user.
+        safe = {"trust_remote_code": False}
         config = AutoConfig.from_pretrained(args.model, **safe)
         # Of the chapter's models only GPT-2 has no encoder.
         auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -79,18 +91,19 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model,
             dtype=torch.bfloat16 if args.bf16 else torch.float32,
-            output_loading_info=True,  # says which weights are missing, for adapt_checkpoint()
+            output_loading_info=True,  # says which weights are missing
             **safe,
         )
+    # The script ends here if a weight is missing, or if the tokenizer is that of another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
+    settings = model.generation_config  # generate() reads these
+    # Never write <extra_id_0> and the like, which mark the gaps in mT5's pre-training.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, the checkpoint says how many beams there are
-        model.generation_config.num_beams = args.num_beams
-    # Change what must be changed after loading, in place, by family of models:
-    # - mT5: generate() must not write <extra_id_0> and the like, the marks of its pre-training.
-    # - BART: the minimum length becomes 0. That of the checkpoint is longer than a title.
-    # - GPT-2: batches are padded on the left, as the model goes on after the last token of a row.
-    # The call also ends the script if loading_info has a missing weight, or if the tokenizer is
-    # that of another model.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+        settings.num_beams = args.num_beams
+    # What models other than mT5 need: BART's minimum length, which is longer than a title, becomes
+    # 0. GPT-2 pads with its end token, and on the left, as it goes on after a row's last token.
+    common.adapt_checkpoint(args, tokenizer, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()
@@ -99,25 +112,13 @@ def load_model(args):
 
 def summarize_batch(reviews, languages, tokenizer, model, args):
     """Return summaries of a batch of reviews, in the three steps that pipeline() did."""
-    # 1. The texts become tokens, as in preprocess_function() of the training.
-    if model.config.is_encoder_decoder:
-        prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-        inputs = tokenizer(
-            [prefix + review for review in reviews],
-            max_length=args.max_input_length,
-            truncation=True,
-            padding=True,
-            return_tensors="pt",
-        )
-    else:
-        inputs = tokenize_for_gpt2(reviews, tokenizer, args.max_input_length)
-    if model.config.model_type == "mbart":  # mBART-50 reads the language before each text
-        inputs = common.set_language_codes(inputs, languages, tokenizer)
+    # 1. The texts become tokens.
+    inputs = tokenize_reviews(reviews, languages, tokenizer, model, args.max_input_length)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
     # one beam, it takes the likeliest next token each time. With n beams, it keeps the n likeliest
     # beginnings, and returns the best one at the end.
-    with torch.inference_mode():  # like torch.no_grad(), and a little faster
+    with torch.no_grad():
         generated_tokens = model.generate(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -129,19 +130,19 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
-def tokenize_for_gpt2(reviews, tokenizer, max_length):
-    """Return the tokens of each review and, after it, of "TL;DR:", which asks for a summary.
-
-    GPT-2 can only continue a text. Our scripts do not train it.
-    """
-    return tokenizer(
-        reviews,
-        text_pair=["\nTL;DR:"] * len(reviews),
-        max_length=max_length,
-        truncation="only_first",  # cuts the review, and never the prompt
-        padding=True,
-        return_tensors="pt",
-    )
+def tokenize_reviews(reviews, languages, tokenizer, model, max_length):
+    """Return the tokens of reviews. For mT5, this is what preprocess_function() did to a review."""
+    options = {"max_length": max_length, "padding": True, "return_tensors": "pt"}
+    if not model.config.is_encoder_decoder:
+        # GPT-2 can only continue a text, so "TL;DR:" after a review asks for its summary. If the
+        # two are too long, only_first cuts the review. Our scripts do not train GPT-2.
+        prompts = ["\nTL;DR:"] * len(reviews)
+        return tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
+    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+    inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
+    # mBART-50 reads the language before each text, and after a training by our scripts it writes in
+    # this language. For other models nothing changes.
+    return common.set_language_codes(inputs, languages, tokenizer)
 
 
 def summarize(reviews, languages, tokenizer, model, args):
@@ -214,15 +215,13 @@ def read_examples(args):
     split = "test" if "test" in books else "validation"
     if split not in books:
         common.fail(f"{args.data} has neither test nor validation reviews; give a review")
-    rows = list(books[split])
+    rows = books[split]
     if args.examples:
         if min(args.examples) < 0 or max(args.examples) >= len(rows):
             common.fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
-        return [rows[number] for number in args.examples]
-    first_rows = {}  # {language: its first row}
-    for row in rows:
-        first_rows.setdefault(row["language"], row)
-    return list(first_rows.values())
+        return [rows[idx] for idx in args.examples]
+    languages = list(rows["language"])  # "en" or "es" for each row
+    return [rows[languages.index(language)] for language in sorted(set(languages))]
 
 
 def load_books(args, required_splits):
@@ -237,9 +236,9 @@ def load_books(args, required_splits):
 
 def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
-    # --model, --max-input-length (512), --max-target-length (30), --num-beams (as the checkpoint
-    # says), --batch-size, --bf16, and --rouge, which says how the scores of a split count words:
-    # language (the default: stems of each language), rouge_score or rouge_score_stemmer
+    # --model, --max-input-length, --max-target-length, --num-beams, --batch-size, --bf16, and
+    # --rouge, which says how the scores of a split count words: language (by default: the stems of
+    # each language), rouge_score or rouge_score_stemmer
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
     # Without a default, argparse would take "text" as required, which this group does not allow.

@@ -7,7 +7,8 @@ summarization".
     python prepare_data.py --preset amazon      # the chapter's corpus, from the Hub
     python prepare_data.py --data data/prepared/own --dataset own.csv --languages en --categories
 
-The last line reads a file of your own. --categories without a name keeps all products.
+The last line reads a file of your own, with columns review_body and review_title, or others that
+--text-column and --title-column name. --categories without a name keeps all products.
 
 Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet.
 Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk, the flags in
@@ -70,13 +71,18 @@ def parse_args():
 def load_reviews(args, path, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
-    ``path`` is the file or folder of --dataset, or of its download.
-    The columns have the chapter's names and hold texts. An empty cell is "" or None.
+    This is the chapter's load_dataset("amazon_reviews_multi", "es"). Differs from the chapter:
+    load_dataset() would turn a title "NA" of a CSV file into an empty one, and "007" into 7. Here
+    the values stay as they are, as texts; an empty cell is "" or None. ``path`` is the file or
+    folder of --dataset, or of its download from the Hub.
     """
-    columns = {"review_body": args.text_column, "review_title": args.title_column}
-    columns |= {"language": "language", "product_category": "product_category"}
-    # Differs from the chapter: files are not read by load_dataset(), which would turn a title "NA"
-    # of a CSV file into an empty one, and "007" into 7. Here the values stay as they are.
+    columns = {  # {name in the chapter: name in the files}
+        "review_body": args.text_column,
+        "review_title": args.title_column,
+        "language": "language",
+        "product_category": "product_category",
+    }
+    # If each language has a folder, only that of this language is read.
     reviews = common.load_splits(args, path, columns, language)
     split = main_split(reviews)
     languages = reviews[split].unique("language")
@@ -175,7 +181,10 @@ def draw_lengths(dataset):
 
 
 def add_validation_split(dataset, args):
-    """Make a share of the training rows, --validation-share, the validation split."""
+    """Make a share of the training rows, --validation-share, the validation split.
+
+    The chapter's corpus has a validation split.
+    """
     if not args.validation_share:
         print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
         return
@@ -202,10 +211,13 @@ def count_shared(rows, train, column):
 
 
 def print_splits(books):
-    """Print the rows of each split and language, and what the other splits share with train."""
+    """Print the rows of each split and language, and what the other splits share with train.
+
+    Not in the chapter: a review or a title that is also in train makes a split easier, and its
+    scores too high.
+    """
     languages = {split: Counter(column_values(rows, "language")) for split, rows in books.items()}
     print("\n" + pd.DataFrame(languages).T.fillna(0).astype(int).to_string() + "\n")
-    # A review or a title that is also in train makes a split easier, and its scores too high.
     for split, rows in books.items():
         if split != "train" and "train" in books:
             reviews = count_shared(rows, books["train"], "review_body")
@@ -271,13 +283,14 @@ def main():
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
         books_dataset.save_to_disk(folder)
         figure.savefig(folder / "title_lengths.png")
-        if args.model == common.tiny_checkpoint(args):  # what parse_args() makes of --model tiny
-            # Not in the chapter: a small mT5 with random weights, and a tokenizer that is trained
-            # on these reviews.
+        # Not in the chapter: for --model tiny, of which parse_args() has made this folder, a small
+        # mT5 with random weights, and a tokenizer that is trained on these reviews.
+        if args.model == common.tiny_checkpoint(args):
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 8. The tokenizer on an example. "▁" is the start of a word, and "</s>" the end of the text.
+    # 8. The tokenizer on an example: last, as the tiny one exists only now. "▁" is the start of a
+    # word, and "</s>" the end of the text.
     with common.explain_checkpoint_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")

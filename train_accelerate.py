@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py                     # the sample, a tiny untrained mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter; not tried by us
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
-    accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py
+    accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py    # 2 GPUs
 
 Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
         checkpoint --model.
@@ -14,6 +14,9 @@ Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, t
 Takes   two to four minutes for the sample on two CPU cores.
 Prints  in the last epoch
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
+            Review: The author lectures on every page about politics. It is one long advert for ...
+            Title: An advert for his own courses
+            Summary: An advert for his own courses
         On another CPU, rouge1 was 66. The baseline lead-3, the first three sentences, has 22.
 
 The sample shows that the script works, and not how good mT5 is:
@@ -52,11 +55,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
 #   begin_run()             the part of Repository() that creates a repository
-# These are not in the chapter, and can change a score:
-#   adapt_checkpoint()      forbids <extra_id_0> and the like in summaries; see load_model()
-#   parse_args()            turns bf16 on for --preset amazon, if the device has it
-#   task_prefix(), set_language_codes()    only for models other than mT5
-# All other names change no score: flags, errors, files, --resume, and the table at the end.
+# With the same data and flags, a score can differ from the chapter's because of
+#   load_model()            summaries of up to 30 tokens, not 20; no <extra_id_0> and the like
+#   get_dataloaders()       rows of similar length in a batch
+#   compute_metrics()       words, stems and sentences by language; whole titles as references
+#   main()                  clipped gradients; the best epoch by ROUGE-L; on several processes, the
+#                           same weight for each label token
+#   parse_args()            bf16 for --preset amazon, if the device has it
+# All else of common.py is for flags, errors, files, --resume, other models, and the last table.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -72,7 +78,7 @@ PRESETS = {
         "weight_decay": 0.3,  # large, as the model would otherwise memorize even more
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of this section, not of the Trainer's; AdamW's weight_decay; and bf16
+    "amazon": {  # the chapter's values; where its two trainings differ, those with Accelerate
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
@@ -96,17 +102,19 @@ def load_model(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
+    # The script ends here if a weight is missing, which loading_info says, or if the tokenizer is
+    # that of another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    if args.num_beams:
+    # Not in the chapter: never write <extra_id_0> and the like. They mark the gaps in mT5's
+    # pre-training, and after a short training mT5 may still write them.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    # Differs from the chapter. This ends the script if weights are missing, which loading_info
-    # lists, or if the tokenizer is that of another model. And it changes the model, in place: it
-    # forbids generate() to write <extra_id_0> and the like. They mark the gaps in mT5's
-    # pre-training, and after a short training mT5 may still write them. Other models need more,
-    # such as BART, whose minimum length is longer than a title.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    # What models other than mT5 need. For example, BART's minimum length is longer than a title.
+    common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
 
@@ -203,8 +211,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # autocast() matters for bf16 only. generate() calls the model once per token, and each call
-        # would convert the weights again. Within one autocast() this happens once per batch.
+        # autocast() matters for bf16 only. After prepare(), each call of the model converts the
+        # weights, and generate() calls it once per token. Within one autocast(), this happens once.
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -276,7 +284,7 @@ def push_to_hub(args, commit_message):
     Differs from the chapter: huggingface_hub has no Repository any more.
     """
     return upload_folder(
-        repo_id=args.push_to_hub,
+        repo_id=args.push_to_hub,  # this flag is the name of a repository
         folder_path=args.output_dir,
         ignore_patterns=list(common.NOT_UPLOADED),
         commit_message=commit_message,
@@ -288,7 +296,8 @@ def save_model(args, model, tokenizer, progress):
     """Save the model with its tokenizer, scores, log and card in --output-dir.
 
     The files move there when all are written. If an error comes before, the older ones stay.
-    Differs from the chapter: only the first process calls this, so there is no save_function.
+    Differs from the chapter: only the first process calls this, so there is no save_function. The
+    scores are a little too high for new reviews, as they have also chosen the epoch.
     """
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
@@ -327,8 +336,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared as well, so that --resume restores it. On 4
-    # processes it then moves on by 4 a step(), but prepare() divides len() by 4: so count before.
+    # Differs from the chapter: the schedule is prepared, so that --resume restores it. Each step()
+    # then counts once per process, so all batches are counted here, before prepare() splits them.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -370,7 +379,7 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
-        # The mean over the batches; len() is now their number on each process.
+        # The mean over the batches (eval_loss: over label tokens). len() is now for each process.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # (2) Generate a summary of each validation review

@@ -14,16 +14,16 @@ Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, trai
         card, and up to three folders checkpoint-<step>/. --resume goes on from the newest one.
 Takes   two to four minutes for the sample on two CPU cores.
 Prints  at the end, for the sample,
-            Review: The author lectures on every page about politics. It is one long advert for ...
-            Title: An advert for his own courses
-            Summary: An advert for his own courses
-        and a table of scores: rouge1 is 66 to 69 on the validation split. The baseline lead-3, the
-        first three sentences of a review, has 22.
+            Review: Gran guía turística, me gustó muchísimo. Pero hay algunas erratas. Nos ...
+            Title: Gran guía turística
+            Summary: Empieza lenta, pero mejora
+        and a table of scores. In our runs, rouge1 was 66 to 69 on the validation split. The
+        baseline lead-3, the first three sentences of a review, has 22.
 
 The sample shows that the script works, and not how good mT5 is:
 - Its tiny model starts from random weights, so this is training, and not fine-tuning.
 - A program composed its reviews, 6,866 to train on and 496 to validate on, and most titles of the
-  validation split are also in the training split.
+  validation split are also in the training split. The one above is not, and the model failed.
 --preset amazon fine-tunes. It should take hours on a GPU. We could not get the chapter's corpus and
 checkpoint, so we have no scores of it.
 """
@@ -48,12 +48,13 @@ from transformers.integrations import get_available_reporting_integrations
 #   Rouge                   evaluate.load("rouge"), with the words and stems of each language
 #   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
-# These are not in the chapter, and can change a score:
-#   adapt_checkpoint()      forbids <extra_id_0> and the like in summaries; see load_model()
-#   common.parse_args()     turns bf16 on for --preset amazon, if the device has it
-#   compute_loss()          only if a step has several batches; see step 7
-#   task_prefix(), set_language_codes()    only for models other than mT5
-# All other names change no score: flags, errors, files, --resume, and the table at the end.
+# With the same data and flags, a score can differ from the chapter's because of
+#   load_model()                summaries of up to 30 tokens, not 20; no <extra_id_0> and the like
+#   get_training_arguments()    the best checkpoint by ROUGE-L, not the last one
+#   step 5                      words, stems and sentences by language; whole titles as references
+#   step 7                      the loss, but only if a step has several batches
+#   common.parse_args()         bf16 for --preset amazon, if the device has it
+# All else of common.py is for flags, errors, files, --resume, other models, and the last table.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -106,17 +107,19 @@ def load_model(args):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
+    # The script ends here if a weight is missing, which loading_info says, or if the tokenizer is
+    # that of another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    if args.num_beams:
+    # Not in the chapter: never write <extra_id_0> and the like. They mark the gaps in mT5's
+    # pre-training, and after a short training mT5 may still write them.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    # Differs from the chapter. This ends the script if weights are missing, which loading_info
-    # lists, or if the tokenizer is that of another model. And it changes the model, in place: it
-    # forbids generate() to write <extra_id_0> and the like. They mark the gaps in mT5's
-    # pre-training, and after a short training mT5 may still write them. Other models need more,
-    # such as BART, whose minimum length is longer than a title.
-    common.adapt_checkpoint(args, tokenizer, model, loading_info)
+    # What models other than mT5 need. For example, BART's minimum length is longer than a title.
+    common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
 
@@ -157,14 +160,14 @@ def get_training_arguments(args):
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
         weight_decay=args.weight_decay,
-        save_total_limit=3,  # the best checkpoint is always one of the three
+        save_total_limit=3,  # with load_best_model_at_end, below, the best one is always kept
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
-        logging_strategy=interval,  # once per epoch, as the chapter's logging_steps
+        logging_strategy=interval,  # the chapter's logging_steps: once per epoch
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # minds the order of words; higher counts as better
+        metric_for_best_model="rougeL",  # it minds the order of words; the highest one is taken
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: the value of --save-steps. It is not used if the interval is an epoch.
@@ -186,7 +189,7 @@ def get_training_arguments(args):
 
 def decode(predictions, tokenizer, num_rows):
     """Return the summaries of the first ``num_rows`` rows of ids in ``predictions``."""
-    # There are more rows on several processes only: the last batch is filled up with rows of the
+    # Only with several processes there are more rows: the last batch is filled up with rows of the
     # first batch, and Seq2SeqTrainer does not remove them. They come last, so cut them off.
     predictions = predictions[:num_rows]
     # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
@@ -205,6 +208,16 @@ def save_model(args, model, tokenizer, scores, log_history):
         common.save_results(folder, args, scores, log_history, finished=True)
 
 
+def print_summary(books, summaries):
+    """Print the first review whose title is not in the training split, so not known by heart."""
+    known = set(books["train"]["review_title"])
+    titles = list(books["validation"]["review_title"])
+    row = next((row for row, title in enumerate(titles) if title not in known), 0)
+    review = books["validation"][row]["review_body"]
+    text = f"\nReview: {review}\nTitle: {titles[row]}\nSummary: {summaries[row]}"
+    print(common.printable(text))  # without characters that could, for instance, clear the screen
+
+
 def push_to_hub(args):
     """Upload --output-dir, without the checkpoints.
 
@@ -221,7 +234,7 @@ def push_to_hub(args):
 
 
 def main():
-    args = parse_args()
+    args = parse_args()  # the flags; what the chapter calls args is training_args, in step 6
     state = common.process_state()  # Accelerate's PartialState: which of several processes is this?
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
@@ -255,7 +268,7 @@ def main():
     # 5. The metric. Differs from the chapter in three ways:
     # a) Words. The chapter's metric is made for English: it splits "años" into "a" and "os", and
     #    use_stemmer=True gives Spanish words English stems. common.Rouge goes by the language of
-    #    each text. (--rouge rouge_score_stemmer counts as the chapter does.)
+    #    each text. (--rouge rouge_score_stemmer counts words as the chapter does.)
     # b) Scores. Each one is a number, without .mid.
     # c) References. The chapter decodes the labels, which are cut off after max_target_length
     #    tokens. Here they are the whole titles, in the order of the validation split. So
@@ -307,9 +320,7 @@ def main():
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config  # the copy of step 2
         save_model(args, model, tokenizer, scores, trainer.state.log_history)
-        review = books["validation"][0]["review_body"]
-        example = f"\nReview: {review}\nTitle: {titles[0]}\nSummary: {summaries[0]}"
-        print(common.printable(example))  # without characters that steer the terminal
+        print_summary(books, summaries)
         common.print_scores(args, scores, books["validation"])
         if args.push_to_hub:
             push_to_hub(args)
