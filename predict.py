@@ -22,16 +22,16 @@ More commands:
 Run train_trainer.py first, which takes minutes. It trains a small model on the sample, reviews in
 English and Spanish that a program composed. With this model, python predict.py prints
 
-    '>>> Review: Tiene una pisada en la primera página y las esquinas dobladas. Pésimamente ...'
-    '>>> Title: Mal embalado y dañado'
-    '>>> Summary: Portada doblada y mal embalaje'
-
     '>>> Review: I bought it during the sales on a whim. It copies every trick of the genre and ...'
     '>>> Title: You can see it coming'
     '>>> Summary: El archivo no se abre'
 
-The first summary is good, although the corners were bent and not the cover. The second one is in
-the wrong language and about another fault ("the file does not open"): the model is small.
+    '>>> Review: Tiene una pisada en la primera página y las esquinas dobladas. Pésimamente ...'
+    '>>> Title: Mal embalado y dañado'
+    '>>> Summary: Portada doblada y mal embalaje'
+
+The first summary is in the wrong language and about another fault ("the file does not open"): the
+model is small. The second one is good, although the corners were bent, and not the cover.
 
 Reads   --model: a folder that a training script wrote, or a Hub id.
         Reviews from one of: the command line; a file (--input); a split (--split); some rows of the
