@@ -547,7 +547,12 @@ def copy_scripts(folder, prepare):
     [
         pytest.param("one_gpu", 1, [[]], marks=pytest.mark.full),
         ("several_gpus", 2, [[]]),
-        ("several_nodes", 2, [["--machine_rank", 0], ["--machine_rank", 1]]),
+        pytest.param(
+            "several_nodes",
+            2,
+            [["--machine_rank", 0], ["--machine_rank", 1]],
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_each_launch_configuration_gives_the_loss_by_hand(

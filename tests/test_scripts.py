@@ -28,6 +28,7 @@ COLUMNS += ["review_body", "review_title", "language", "product_category"]
 # ---- data/sample -------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_the_sample_is_what_its_program_writes(tmp_path):
     run("data/compose_sample.py", "--output-dir", tmp_path)
     written = sorted(tmp_path.iterdir())
@@ -442,7 +443,7 @@ def test_the_flag_bf16_decides_then_the_preset_then_the_device(
     assert args.bf16 is bf16
 
 
-@pytest.mark.parametrize("script", ["trainer", "accelerate"])
+@pytest.mark.parametrize("script", [pytest.param("trainer", marks=pytest.mark.full), "accelerate"])
 def test_only_the_flag_bf16_computes_in_bf16(prepared, tmp_path, script):
     """Whatever a launcher asks for; and a CPU computes in bf16 too."""
     data = copy_data(prepared[0], tmp_path / "data", validation=8)
