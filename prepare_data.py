@@ -289,8 +289,7 @@ def main():
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 8. The tokenizer on an example: last, as the tiny one exists only now. "▁" is the start of a
-    # word, and "</s>" the end of the text.
+    # 8. The tokens of an example. "▁" is the start of a word, and "</s>" the end of the text.
     with common.explain_checkpoint_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")
