@@ -3,10 +3,12 @@
 Chapter section: "Using your fine-tuned model". Its cells, and what stands for them here:
 
     hub_model_id = "huggingface-course/..."       --model; by default the model of train_trainer.py
-    summarizer = pipeline("summarization", ...)   load_model() and summarize_batch(), as pipeline()
-                                                  has no summarization in transformers 5
+    summarizer = pipeline("summarization", ...)   load_model()
+    summarizer(review)[0]["summary_text"]         summarize(), and for each batch summarize_batch(),
+                                                  which does the steps of pipeline(), as this has no
+                                                  summarization in transformers 5
     books_dataset["test"][idx]                    read_examples()
-    print(f"'>>> Review: {review}'"), ...         print_summary()
+    print(f"'>>> Review: {review}'"), ...         print_summary(), which only prints here
     print_summary(100), print_summary(0)          python predict.py --examples 100 0
 
 More commands:
@@ -20,7 +22,7 @@ More commands:
     python predict.py --preset amazon                    # after train_trainer.py --preset amazon
 
 Run train_trainer.py first, which takes minutes. It trains a small model on the sample, reviews in
-English and Spanish that a program composed. With this model, python predict.py prints
+English and Spanish that a program composed. With this model, python predict.py prints, for example
 
     '>>> Review: I bought it during the sales on a whim. It copies every trick of the genre and ...'
     '>>> Title: You can see it coming'
@@ -54,8 +56,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import common  # what the scripts share: flags, files, errors, ROUGE, checks of a checkpoint
 
-# What each --preset sets. A flag on the command line overrides it. The chapter's pipeline() sets
-# none of these: the lengths are those of its training, and the others matter for speed only.
+# What each --preset sets. A flag on the command line overrides it. The chapter's pipeline() is only
+# given the model. The lengths are those of the chapter's training, and not those of the checkpoint.
+# The batch size and bf16 matter for speed and memory.
 PRESETS = {
     "sample": {  # a small model on a CPU
         "model": "results/sample-trainer",
@@ -91,18 +94,20 @@ def load_model(args):
         model, loading_info = auto_class.from_pretrained(
             args.model,
             dtype=torch.bfloat16 if args.bf16 else torch.float32,
-            output_loading_info=True,  # says which weights are missing
+            output_loading_info=True,  # says which weights are not in the files, and thus random
             **safe,
         )
     # The script ends here if a weight is missing, or if the tokenizer is that of another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)
     settings = model.generation_config  # generate() reads these
-    # Never write <extra_id_0> and the like, which mark the gaps in mT5's pre-training.
+    # Never write <extra_id_0> and the like, which mark the gaps in mT5's pre-training. For mT5 they
+    # can be ordinary tokens, which skip_special_tokens below leaves in a text.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:  # by default, the checkpoint says how many beams there are
+    if args.num_beams:  # explained in summarize_batch(); by default, as many as the checkpoint says
         settings.num_beams = args.num_beams
-    # What models other than mT5 need: BART's minimum length, which is longer than a title, becomes
-    # 0. GPT-2 pads with its end token, and on the left, as it goes on after a row's last token.
+    # What models other than mT5 need. BART's minimum length is longer than a title, and becomes 0.
+    # GPT-2 has no token for padding, so its end token serves. Its padding is on the left, because
+    # GPT-2 goes on after the last token of a row, which must be text.
     common.adapt_checkpoint(args, tokenizer, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
@@ -131,18 +136,21 @@ def summarize_batch(reviews, languages, tokenizer, model, args):
 
 
 def tokenize_reviews(reviews, languages, tokenizer, model, max_length):
-    """Return the tokens of reviews. For mT5, this is what preprocess_function() did to a review."""
+    """Return the tokens of reviews. For mT5, this is what preprocess_function() did to a review.
+
+    The rows are also padded to one length and become tensors, as there is no collator here.
+    """
     options = {"max_length": max_length, "padding": True, "return_tensors": "pt"}
-    if not model.config.is_encoder_decoder:
-        # GPT-2 can only continue a text, so "TL;DR:" after a review asks for its summary. If the
-        # two are too long, only_first cuts the review. Our scripts do not train GPT-2.
-        prompts = ["\nTL;DR:"] * len(reviews)
-        return tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
-    prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
-    inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
-    # mBART-50 reads the language before each text, and after a training by our scripts it writes in
-    # this language. For other models nothing changes.
-    return common.set_language_codes(inputs, languages, tokenizer)
+    if model.config.is_encoder_decoder:
+        prefix = common.task_prefix(model)  # "summarize: " for T5, empty for mT5
+        inputs = tokenizer([prefix + review for review in reviews], truncation=True, **options)
+        # mBART-50 reads the language before each text, and after a training by our scripts it
+        # writes in this language. For other models nothing changes.
+        return common.set_language_codes(inputs, languages, tokenizer)
+    # GPT-2 can only continue a text, so "TL;DR:" after a review asks for its summary. If the two
+    # are too long, only_first cuts the review. Our scripts do not train GPT-2.
+    prompts = ["\nTL;DR:"] * len(reviews)
+    return tokenizer(reviews, text_pair=prompts, truncation="only_first", **options)
 
 
 def summarize(reviews, languages, tokenizer, model, args):
@@ -237,11 +245,13 @@ def load_books(args, required_splits):
 def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
     # --model, --max-input-length, --max-target-length, --num-beams, --batch-size, --bf16, and
-    # --rouge, which says how the scores of a split count words: language (by default: the stems of
-    # each language), rouge_score or rouge_score_stemmer
+    # --rouge, which says how the scores of a split compare words:
+    #   language               by the stems of each language (the default)
+    #   rouge_score            as they are, like the chapter's baseline; letters beyond a-z are lost
+    #   rouge_score_stemmer    by English stems, like the chapter's compute_metrics()
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()
-    # Without a default, argparse would take "text" as required, which this group does not allow.
+    # Without a default, argparse calls "text" required, and no required argument may be in a group.
     reviews.add_argument(
         "text", nargs="*", default=[], help="reviews to summarize; - reads one from standard input"
     )
@@ -277,12 +287,12 @@ def main():
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
 
-    # 1. The reviews
+    # 1. The reviews, before the model, so that a mistake in a flag or a file shows at once
     rows, reviews = read_rows(args)
 
     # 2. The model
     tokenizer, model = load_model(args)
-    languages = common.find_languages(args, rows, tokenizer)  # only mBART-50 needs them
+    languages = common.find_languages(args, rows, tokenizer)  # only mBART-50 uses them
 
     # 3. The summaries
     summaries = summarize(reviews, languages, tokenizer, model, args)

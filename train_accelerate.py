@@ -56,12 +56,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 #   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
 #   begin_run()             the part of Repository() that creates a repository
 # With the same data and flags, a score can differ from the chapter's because of
-#   load_model()            summaries of up to 30 tokens, not 20; no <extra_id_0> and the like
-#   get_dataloaders()       rows of similar length in a batch
 #   compute_metrics()       words, stems and sentences by language; whole titles as references
-#   main()                  clipped gradients; the best epoch by ROUGE-L; on several processes, the
-#                           same weight for each label token
+#   load_model()            summaries of up to 30 tokens, not 20; no <extra_id_0> and the like
+#   main()                  the best epoch by ROUGE-L, not the last one; clipped gradients
+#   get_dataloaders()       rows of similar length in a batch
 #   parse_args()            bf16 for --preset amazon, if the device has it
+# and on several processes, because of
+#   evaluate()              no row is scored twice
+#   weight_by_label_tokens()    the same weight for each label token
 # All else of common.py is for flags, errors, files, --resume, other models, and the last table.
 import common
 
@@ -138,6 +140,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
+    (The chapter says this of ROUGE-L, which takes a text as one line.)
     Differs from the chapter: the sentences are found by the rules of each row's language. Spaces
     around a text change no score, so the chapter's strip() is not needed.
     """
@@ -148,8 +151,9 @@ def postprocess_text(texts, languages):
 def compute_metrics(rouge, summaries, rows):
     """Return the mean F1 scores × 100 of the summaries of the ``rows``.
 
-    Differs from the chapter: words and stems are those of each row's language, while the chapter
-    has stems in its Trainer section only. A score is a mean, and not the .mid of a bootstrap.
+    Differs from the chapter, whose metric is made for English: it splits "años" into "a" and "os".
+    Here, words and stems are those of each row's language. (The chapter has stems in its Trainer
+    section only.) A score is the mean over the rows, and not the .mid of a bootstrap.
     """
     languages = list(rows["language"])
     decoded_preds = postprocess_text(summaries, languages)
@@ -184,26 +188,27 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` of a batch, a mean over its label tokens, times their relative number.
+    """Return the ``loss`` of a batch; on several processes, weighted by its label tokens.
 
     Differs from the chapter: each label token counts the same on all processes. ``loss`` is a mean
     over the tokens of one process, and backward() averages the gradients of the processes. With 10
     tokens on one process and 30 on another, each of the 10 would count three times as much. So the
-    losses are multiplied by 10/20 and by 30/20, where 20 is the mean. With one process, the factor
-    is 1.
+    losses are multiplied by 10/20 and by 30/20, where 20 is the mean. On one process, the factor is
+    1, and nothing changes.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * (label_tokens / accelerator.reduce(label_tokens, reduction="mean"))
 
 
 def row_losses(logits, labels):
-    """Return the sum of the losses of each row's label tokens, of shape (rows,).
+    """Return the sum of the losses and the number of label tokens of each row, of shape (rows,).
 
-    On several processes the last batch may contain repeated rows. From one number per row,
-    gather_for_metrics() can drop them, but not from outputs.loss, one number per batch.
+    On several processes the last batch may contain repeated rows. gather_for_metrics() can drop
+    these if there is one number per row. But outputs.loss is one number per batch.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
-    return cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
+    losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
+    return losses, (labels != -100).sum(dim=1)
 
 
 def evaluate(accelerator, model, eval_dataloader, tokenizer):
@@ -211,8 +216,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # autocast() matters for bf16 only. After prepare(), each call of the model converts the
-        # weights, and generate() calls it once per token. Within one autocast(), this happens once.
+        # autocast() matters for speed, and for bf16 only. It keeps the converted weights until it
+        # ends. Without it, generate() would convert them again for each token.
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -224,8 +229,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
-        batch_losses = row_losses(logits, batch["labels"])
-        batch_tokens = (batch["labels"] != -100).sum(dim=1)
+        batch_losses, batch_tokens = row_losses(logits, batch["labels"])
         # Differs from the chapter: on several processes the dataloader fills the last batch up with
         # repeated rows. gather_for_metrics() drops these, while gather() would score them twice.
         generated_tokens, batch_losses, batch_tokens = accelerator.gather_for_metrics(
@@ -238,10 +242,14 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
-def print_summary(accelerator, row, summary):
-    """Print a review, its title and the summary, as the chapter does later with its pipeline."""
-    text = f"Review: {row['review_body']}\nTitle: {row['review_title']}\nSummary: {summary}\n"
-    accelerator.print(common.printable(text))  # without characters that steer the terminal
+def print_summary(accelerator, books, summaries):
+    """Print the first review whose title is not in the training split, so not known by heart."""
+    known = set(books["train"]["review_title"])
+    titles = list(books["validation"]["review_title"])
+    row = next((row for row, title in enumerate(titles) if title not in known), 0)
+    review = books["validation"][row]["review_body"]
+    text = f"Review: {review}\nTitle: {titles[row]}\nSummary: {summaries[row]}\n"
+    accelerator.print(common.printable(text))  # without characters that could clear the screen
 
 
 def check_and_log_epoch(progress, epochs_done, loss, eval_loss, result):
@@ -296,8 +304,8 @@ def save_model(args, model, tokenizer, progress):
     """Save the model with its tokenizer, scores, log and card in --output-dir.
 
     The files move there when all are written. If an error comes before, the older ones stay.
-    Differs from the chapter: only the first process calls this, so there is no save_function. The
-    scores are a little too high for new reviews, as they have also chosen the epoch.
+    Differs from the chapter: only the first process calls this. The scores are a little too high
+    for new reviews, as the epoch was chosen by them.
     """
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
@@ -336,8 +344,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared, so that --resume restores it. Each step()
-    # then counts once per process, so all batches are counted here, before prepare() splits them.
+    # Differs from the chapter: the schedule is prepared, so that --resume restores it. On two
+    # processes the sample's 430 batches are then 215 steps, and each moves the schedule on by 2.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -379,7 +387,7 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
-        # The mean over the batches (eval_loss: over label tokens). len() is now for each process.
+        # The mean over the batches of all processes. len() counts those of one process.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # (2) Generate a summary of each validation review
@@ -387,7 +395,7 @@ def main():
         # (3) Compute ROUGE. All processes have all summaries, but only the first one prints.
         result = compute_metrics(rouge, summaries, books["validation"])
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
-        print_summary(accelerator, books["validation"][0], summaries[0])  # the same row each time
+        print_summary(accelerator, books, summaries)
         check_and_log_epoch(progress, epoch + 1, epoch_loss, eval_loss, result)
 
         # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.

@@ -13,17 +13,22 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
 Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png, a model
         card, and up to three folders checkpoint-<step>/. --resume goes on from the newest one.
 Takes   two to four minutes for the sample on two CPU cores.
-Prints  at the end, for the sample,
-            Review: Gran guía turística, me gustó muchísimo. Pero hay algunas erratas. Nos ...
+Prints  at the end, for the sample, one failure and one title that it knows by heart,
+            Review with a new title: Gran guía turística, me gustó muchísimo. Pero hay ...
             Title: Gran guía turística
             Summary: Empieza lenta, pero mejora
+
+            Review with a title that is also in train: The author lectures on every page ...
+            Title: An advert for his own courses
+            Summary: An advert for his own courses
         and a table of scores. In our runs, rouge1 was 66 to 69 on the validation split. The
         baseline lead-3, the first three sentences of a review, has 22.
 
 The sample shows that the script works, and not how good mT5 is:
 - Its tiny model starts from random weights, so this is training, and not fine-tuning.
 - A program composed its reviews, 6,866 to train on and 496 to validate on, and most titles of the
-  validation split are also in the training split. The one above is not, and the model failed.
+  validation split are also in the training split. So a high rouge1 means mostly that the model
+  has picked the right one of the titles that it knows.
 --preset amazon fine-tunes. It should take hours on a GPU. We could not get the chapter's corpus and
 checkpoint, so we have no scores of it.
 """
@@ -67,10 +72,10 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
-        "weight_decay": 0.3,  # with 0 the model memorizes the reviews: rouge1 of 44, not 66
+        "weight_decay": 0.3,  # large, as there are few reviews: with 0, rouge1 ends at 44, not 66
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the values of the chapter, except bf16
+    "amazon": {  # the values of the chapter, except output_dir and bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-trainer",
         "max_input_length": 512,
@@ -143,6 +148,7 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
 
+    (The chapter says this of ROUGE-L, which takes a text as one line.)
     Differs from the chapter: the sentences are found by the rules of each row's language. Spaces
     around a text change no score, so the chapter's strip() is not needed.
     """
@@ -163,7 +169,7 @@ def get_training_arguments(args):
         save_total_limit=3,  # with load_best_model_at_end, below, the best one is always kept
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
-        logging_strategy=interval,  # the chapter's logging_steps: once per epoch
+        logging_strategy=interval,  # the chapter's logging_steps: as often as the evaluation
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
@@ -209,13 +215,18 @@ def save_model(args, model, tokenizer, scores, log_history):
 
 
 def print_summary(books, summaries):
-    """Print the first review whose title is not in the training split, so not known by heart."""
+    """Print a review whose title is new to the model, and one whose title is also in train."""
     known = set(books["train"]["review_title"])
     titles = list(books["validation"]["review_title"])
-    row = next((row for row, title in enumerate(titles) if title not in known), 0)
-    review = books["validation"][row]["review_body"]
-    text = f"\nReview: {review}\nTitle: {titles[row]}\nSummary: {summaries[row]}"
-    print(common.printable(text))  # without characters that could, for instance, clear the screen
+    is_known = [title in known for title in titles]
+    for wanted, name in ((False, "a new title"), (True, "a title that is also in train")):
+        if wanted in is_known:
+            row = is_known.index(wanted)
+            review = books["validation"][row]["review_body"]
+            text = (
+                f"\nReview with {name}: {review}\nTitle: {titles[row]}\nSummary: {summaries[row]}"
+            )
+            print(common.printable(text))  # without characters that could clear the screen
 
 
 def push_to_hub(args):
@@ -262,7 +273,8 @@ def main():
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
-    state.print("Their decoder_input_ids: the labels, shifted right by one token, 0 for -100.")
+    padding = f"with the padding token, {tokenizer.pad_token_id}, for -100"
+    state.print(f"Their decoder_input_ids: the labels, shifted right by one token, {padding}.")
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric. Differs from the chapter in three ways:
