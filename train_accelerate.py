@@ -14,10 +14,11 @@ Writes  results/<preset>-accelerate/: model, tokenizer, results.json, log.csv, t
 Takes   two to four minutes for the sample on two CPU cores.
 Prints  in the last epoch
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
-            Review: The author lectures on every page about politics. It is one long advert for ...
-            Title: An advert for his own courses
-            Summary: An advert for his own courses
-        On another CPU, rouge1 was 66. The baseline lead-3, the first three sentences, has 22.
+            Review: Gran guía turística, me gustó muchísimo. Pero hay algunas erratas. Nos ...
+            Title: Gran guía turística
+            Summary: Gran guía de viaje
+        Train does not have this title. On another CPU, rouge1 was 66. The baseline lead-3, the
+        first three sentences of a review, has a rouge1 of 22.
 
 The sample shows that the script works, and not how good mT5 is:
 - Its tiny model starts from random weights, so this is training, and not fine-tuning.
