@@ -357,7 +357,7 @@ def write_json(path, content):
 def check_folder(folder, *sources):
     """End the run unless ``folder`` is absent, empty or ours, and does not overlap the ``sources``.
 
-    A folder that holds only what a killed run left unfinished counts as empty.
+    Files that a killed run left unfinished in it are removed.
     """
     target = Path(folder).resolve()
     for source in sources:
@@ -366,10 +366,13 @@ def check_folder(folder, *sources):
             fail(f"{folder} overlaps {source}, which is read; name another folder")
     if target.exists() and not target.is_dir():
         fail(f"{folder} is a file; name a folder")
-    names = [path.name for path in target.iterdir()] if target.exists() else []
-    has_files = any(not name.startswith(TEMPORARY) for name in names)
-    if has_files and "preset" not in read_arguments(target):
+    contents = list(target.iterdir()) if target.exists() else []
+    unfinished = [path for path in contents if path.name.startswith(TEMPORARY)]
+    has_other_files = len(contents) > len(unfinished)
+    if has_other_files and "preset" not in read_arguments(target):
         fail(f"{folder} was not written by this program; name another folder")
+    for path in unfinished:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -381,8 +384,6 @@ def new_files(folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(f"{TEMPORARY}*"):  # of a run that was killed
-        shutil.rmtree(unfinished, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
         yield Path(temporary)
         # First ARGUMENTS_FILE, which marks a folder as ours, then most files, and then MOVED_LAST

@@ -707,10 +707,10 @@ def test_a_killed_preparation_leaves_no_mixture(earlier_run, tmp_path):
         else:
             torn += 1
             common.check_folder(tmp_path / "data")  # the same command may write to it again
+            assert not list((tmp_path / "data").glob(f"{common.TEMPORARY}*"))
         if torn == 3:
             run("prepare_data.py", *flags, tmp_path / "old.csv")
             assert len(load_from_disk(tmp_path / "data")["train"]) == 40
-            assert not list((tmp_path / "data").glob(f"{common.TEMPORARY}*"))
         restore(tmp_path / "data", tmp_path / "earlier")
         moment += 1
     assert code == 0 and torn > 3
