@@ -580,6 +580,7 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
+@cache  # the arguments are written for each best epoch, and the data does not change in a run
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
     digest = hashlib.sha256()
@@ -816,7 +817,7 @@ def find_files(path):
         return {"train": [path]}
     files = sorted(file for file in path.rglob("*") if file.is_file())
     # save_to_disk() writes .arrow files, and beside them JSON files that describe them.
-    files = [file for file in files if file.suffix == ".arrow"] or files
+    files = [file for file in files if data_suffix(file) == ".arrow"] or files
     found, unnamed, ignored = {}, [], []
     for file in files:
         name = file.relative_to(path)
