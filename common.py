@@ -40,6 +40,7 @@ import sys
 import tempfile
 import unicodedata
 import zlib
+from collections import Counter
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
@@ -1012,12 +1013,17 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def check_checkpoint(args, tokenizer, model, loading_info):
-    """End the run if a weight is missing, or if the tokenizer does not fit the model."""
+def check_checkpoint(args, tokenizer, model, loading_info, rows=None):
+    """End the run if a weight is missing, or if the tokenizer fits neither model nor ``rows``.
+
+    ``rows`` is the training split, or None.
+    """
     freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
+    if rows:
+        check_languages(args, tokenizer, rows)
 
 
 def adapt_checkpoint(args, tokenizer, model):
@@ -1090,6 +1096,26 @@ def check_tokenizer(args, tokenizer, model):
     stops = np.ravel(model.generation_config.eos_token_id)  # one token, several, or None
     if model.config.is_encoder_decoder and tokenizer("A book").input_ids[-1] not in stops:
         fail(f"{name} does not stop at the token with which its tokenizer ends a text; {remedy}")
+
+
+def check_languages(args, tokenizer, rows):
+    """End the run if the tokenizer does not know the letters of a language of the ``rows``.
+
+    The first 100 rows are encoded and decoded. A tokenizer may not know a few letters of a text.
+    One that was made for other languages, such as T5's for Japanese, loses most of them.
+    """
+    for language, examples in pd.DataFrame(rows[:100]).groupby("language"):
+        texts = [*examples["review_body"], *examples["review_title"]]
+        decoded = tokenizer.batch_decode(tokenizer(texts)["input_ids"], skip_special_tokens=True)
+        before, after = count_letters(texts), count_letters(decoded)
+        if (before & after).total() < before.total() / 2:
+            remedy = "name a checkpoint for this language"
+            fail(f"--model {args.model} knows hardly a letter of the texts in {language}; {remedy}")
+
+
+def count_letters(texts):
+    """Return how often each character occurs, without case or variants such as full width."""
+    return Counter(unicodedata.normalize("NFKC", " ".join(texts)).lower())
 
 
 def check_lengths(args, model):

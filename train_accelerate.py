@@ -95,8 +95,8 @@ PRESETS = {
 }
 
 
-def load_model(args):
-    """Return the tokenizer and the model of --model."""
+def load_model(args, rows):
+    """Return the tokenizer and the model of --model, which must fit the ``rows``."""
     with common.explain_checkpoint_errors(args.model):
         # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
         # transformers asks the user. dtype: the weights are kept in float32, even if they were
@@ -107,7 +107,7 @@ def load_model(args):
         )
     # The script ends here if a weight is missing, which loading_info says, or if the tokenizer is
     # that of another model.
-    common.check_checkpoint(args, tokenizer, model, loading_info)
+    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
     settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
@@ -326,7 +326,7 @@ def main():
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args)
+    tokenizer, model = load_model(args, books["train"])
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes

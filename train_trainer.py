@@ -102,8 +102,8 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def load_model(args):
-    """Return the tokenizer and the model of --model."""
+def load_model(args, rows):
+    """Return the tokenizer and the model of --model, which must fit the ``rows``."""
     with common.explain_checkpoint_errors(args.model):
         # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
         # transformers asks the user. dtype: the weights are kept in float32, even if they were
@@ -114,7 +114,7 @@ def load_model(args):
         )
     # The script ends here if a weight is missing, which loading_info says, or if the tokenizer is
     # that of another model.
-    common.check_checkpoint(args, tokenizer, model, loading_info)
+    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
     settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
@@ -255,7 +255,7 @@ def main():
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args)
+    tokenizer, model = load_model(args, books["train"])
     # A copy, to be saved in step 8. In the evaluation, generate() writes its defaults into the
     # model's settings, such as max_length=20. This changes nothing here, as max_new_tokens goes
     # first. But save_pretrained() would write them out, as if we had chosen them.

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from conftest import copy_data, read_json, run
-from datasets import load_from_disk
+from datasets import Dataset, concatenate_datasets, load_from_disk
 from test_exact import SCRIPTS, error_line
 from tiny_checkpoints import BART, BART_IDS, FAMILIES, T5
 from tokenizers import BertWordPieceTokenizer
@@ -211,6 +211,23 @@ def test_a_training_refuses(others, data, tmp_path, name, flags, words):
         more = ["--data", data, "--output-dir", tmp_path / "model"]
         check_refusal(f"train_{script}.py", others, name, flags, words, *more)
         assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_language_that_the_tokenizer_does_not_know_is_refused(
+    checkpoints, data, tmp_path, script
+):
+    books = load_from_disk(data)
+    row = {"review_body": "Очень хорошая книга.", "review_title": "Хорошо", "language": "ru"}
+    row |= dict.fromkeys(set(books["train"].column_names) - row.keys(), "book")
+    russian = Dataset.from_list([row], features=books["train"].features)
+    books["train"] = concatenate_datasets([books["train"], russian])  # one row in many others
+    books.save_to_disk(tmp_path / "data")
+    shutil.copy(data / "arguments.json", tmp_path / "data")
+    more = ["--data", tmp_path / "data", "--output-dir", tmp_path / "model"]
+    words = "knows hardly a letter of the texts in ru"
+    check_refusal(f"train_{script}.py", checkpoints, "t5", [], words, *more)
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(
