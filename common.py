@@ -554,6 +554,31 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
+def save_checkpoint(accelerator, output_dir, progress):
+    """Save the state of a training in checkpoint-<epoch>, and remove the previous checkpoint.
+
+    ``progress`` is a dictionary with the number of the epoch. The files are written to a temporary
+    folder, which is renamed when it is whole. So a run that is killed while it saves still has the
+    previous checkpoint.
+    """
+    temporary = Path(output_dir, "checkpoint-unfinished")
+    accelerator.save_state(temporary)  # weights, optimizer, schedule and random states
+    accelerator.wait_for_everyone()  # each process writes its own random states
+    if accelerator.is_main_process:
+        write_json(temporary / "progress.json", progress)
+        temporary.rename(Path(output_dir, f"checkpoint-{progress['epoch']}"))
+        for older in find_checkpoints(output_dir)[:-1]:
+            shutil.rmtree(older)
+
+
+def load_checkpoint(accelerator, checkpoint):
+    """Load the state that ``save_checkpoint`` saved, and return its ``progress``."""
+    remedy = "delete it and train again from the start"
+    with explain_errors(f"cannot read {checkpoint}", remedy):
+        accelerator.load_state(checkpoint)
+    return read_json(checkpoint / "progress.json")
+
+
 # What a pickle calls to rebuild NumPy's arrays
 NAMES_OF_ARRAYS = {"numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct"}
 
@@ -1029,6 +1054,7 @@ def check_checkpoint(args, tokenizer, model, loading_info, rows=None):
 def adapt_checkpoint(args, tokenizer, model):
     """Set a model up, in place, for this task; end the run if it cannot write a summary then."""
     correct_tied_flag(model)
+    model.generation_config.suppress_tokens = tokens_of_pretraining(tokenizer, model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)

@@ -100,9 +100,6 @@ def load_model(args):
     # The script ends here if a weight is missing, or if the tokenizer is that of another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)
     settings = model.generation_config  # generate() reads these
-    # Never write <extra_id_0> and the like, which mark the gaps in mT5's pre-training. For mT5 they
-    # can be ordinary tokens, which skip_special_tokens below leaves in a text.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # explained in summarize_batch(); by default, as many as the checkpoint says
         settings.num_beams = args.num_beams
     # What models other than mT5 need. BART's minimum length is longer than a title, and becomes 0.

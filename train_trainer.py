@@ -2,7 +2,7 @@
 
 Chapter section: "Fine-tuning mT5 with the Trainer API".
 
-    python train_trainer.py                     # the sample, and a tiny mT5 of random weights
+    python train_trainer.py                     # the sample, with a tiny mT5
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small; not tried by us
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
@@ -10,33 +10,21 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
 
 Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
         checkpoint --model.
-Writes  results/<preset>-trainer/: model, tokenizer, results.json, log.csv, training.png, a model
-        card, and up to three folders checkpoint-<step>/. --resume goes on from the newest one.
+Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (results.json), log.csv,
+        training.png and a model card; up to three folders checkpoint-<step>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
-Prints  at the end, for the sample, one failure and one title that it knows by heart,
-            Review with a new title: Gran guía turística, me gustó muchísimo. Pero hay ...
-            Title: Gran guía turística
-            Summary: Empieza lenta, pero mejora
+Prints  the losses and scores of each epoch, and at the end a table of ROUGE scores beside the
+        baseline lead-3. Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
 
-            Review with a title that is also in train: The author lectures on every page ...
-            Title: An advert for his own courses
-            Summary: An advert for his own courses
-        and a table of scores. In our runs, rouge1 was 66 to 69 on the validation split. The
-        baseline lead-3, the first three sentences of a review, has 22.
-
-The sample shows that the script works, and not how good mT5 is:
-- Its tiny model starts from random weights, so this is training, and not fine-tuning.
-- A program composed its reviews, 6,866 to train on and 496 to validate on, and most titles of the
-  validation split are also in the training split. So a high rouge1 means mostly that the model
-  has picked the right one of the titles that it knows.
---preset amazon fine-tunes. It should take hours on a GPU. We could not get the chapter's corpus and
-checkpoint, so we have no scores of it.
+The sample shows that the script works, and not how good mT5 is. Its model starts from random
+weights, and most titles of its validation split are also in its training split.
 """
 
 import copy
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from huggingface_hub import upload_folder
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -47,20 +35,7 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-# common.py holds what the scripts share. You can follow the steps without it. Read main() first,
-# and each function where main() calls it. These names stand for code of the chapter:
-#   load_prepared()         the book reviews of "Preparing a multilingual corpus"
-#   Rouge                   evaluate.load("rouge"), with the words and stems of each language
-#   sent_tokenize()         nltk.sent_tokenize, by the rules of a language
-#   score_beside_lead_3()   evaluate_baseline, beside the scores of the model
-# With the same data and flags, a score can differ from the chapter's because of
-#   load_model()                summaries of up to 30 tokens, not 20; no <extra_id_0> and the like
-#   get_training_arguments()    the best checkpoint by ROUGE-L, not the last one
-#   step 5                      words, stems and sentences by language; whole titles as references
-#   step 7                      the loss, but only if a step has several batches
-#   common.parse_args()         bf16 for --preset amazon, if the device has it
-# All else of common.py is for flags, errors, files, --resume, other models, and the last table.
-import common
+import common  # flags, files, errors, --resume, the metric: what the scripts share
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -84,7 +59,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
+        "bf16": None,  # True if the device has bfloat16, else False
     },
 }
 
@@ -105,25 +80,22 @@ def parse_args():
 def load_model(args, rows):
     """Return the tokenizer and the model of --model, which must fit the ``rows``."""
     with common.explain_checkpoint_errors(args.model):
-        # trust_remote_code=False: code that comes with a checkpoint never runs. By default,
-        # transformers asks the user. dtype: the weights are kept in float32, even if they were
-        # saved in another type. With --bf16, only the computations are in bfloat16.
+        # trust_remote_code=False: code that comes with a checkpoint never runs.
+        # dtype: weights are kept in float32. With --bf16, only the computations are in bfloat16.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # The script ends here if a weight is missing, which loading_info says, or if the tokenizer is
-    # that of another model.
+    # End the script if weights are missing, or if the tokenizer does not fit model and reviews.
     common.check_checkpoint(args, tokenizer, model, loading_info, rows)
-    settings = model.generation_config  # generate() reads these when it writes a summary
+    # generate() reads these settings when it writes a summary.
+    settings = model.generation_config
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
-    # Not in the chapter: never write <extra_id_0> and the like. They mark the gaps in mT5's
-    # pre-training, and after a short training mT5 may still write them.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    # What models other than mT5 need. For example, BART's minimum length is longer than a title.
+    # Set up what each family of models needs. For mT5, this forbids <extra_id_0> and the like,
+    # which mark the gaps of its pre-training, and which it may write after a short training.
     common.adapt_checkpoint(args, tokenizer, model)
     return tokenizer, model
 
@@ -146,12 +118,8 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 
 def postprocess_text(texts, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
-
-    (The chapter says this of ROUGE-L, which takes a text as one line.)
-    Differs from the chapter: the sentences are found by the rules of each row's language. Spaces
-    around a text change no score, so the chapter's strip() is not needed.
-    """
+    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
+    # Differs from the chapter: sentences are found by the rules of each text's language.
     texts_in_sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(sentences) for sentences in texts_in_sentences]
 
@@ -166,28 +134,26 @@ def get_training_arguments(args):
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
         weight_decay=args.weight_decay,
-        save_total_limit=3,  # with load_best_model_at_end, below, the best one is always kept
+        save_total_limit=3,  # the best checkpoint is always one of the three
         num_train_epochs=args.epochs,
         predict_with_generate=True,  # compute_metrics gets the ids of summaries, not logits
         logging_strategy=interval,  # the chapter's logging_steps: as often as the evaluation
         # Differs from the chapter: the result is the best checkpoint by ROUGE-L, not the last.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # it minds the order of words; the highest one is taken
+        metric_for_best_model="rougeL",
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
-        # Not in the chapter: the value of --save-steps. It is not used if the interval is an epoch.
+        # Not in the chapter: the flags of this script. Without --save-steps the first three are
+        # None, and not used.
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
-        # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        # Gives compute_metrics() the losses, so that it can end the script if they are not finite.
-        # This happens if the learning rate is much too high.
-        include_for_metrics=["loss"],
+        include_for_metrics=["loss"],  # compute_metrics gets the losses too
         # What depends on the machine: use_cpu, dataloader_pin_memory, disable_tqdm and two more
         **common.machine_arguments(args),
     )
@@ -195,7 +161,7 @@ def get_training_arguments(args):
 
 def decode(predictions, tokenizer, num_rows):
     """Return the summaries of the first ``num_rows`` rows of ids in ``predictions``."""
-    # Only with several processes there are more rows: the last batch is filled up with rows of the
+    # Only on several processes there are more rows: the last batch is filled up with rows of the
     # first batch, and Seq2SeqTrainer does not remove them. They come last, so cut them off.
     predictions = predictions[:num_rows]
     # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
@@ -203,65 +169,21 @@ def decode(predictions, tokenizer, num_rows):
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
-def save_model(args, model, tokenizer, scores, log_history):
-    """Save the model with its tokenizer, scores, log and card in --output-dir.
-
-    The files move there when all are written. If an error comes before, the older ones stay.
-    """
-    with common.new_files(args.output_dir) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        common.save_results(folder, args, scores, log_history, finished=True)
-
-
-def print_summary(books, summaries):
-    """Print a review whose title is new to the model, and one whose title is also in train."""
-    known = set(books["train"]["review_title"])
-    titles = list(books["validation"]["review_title"])
-    is_known = [title in known for title in titles]
-    for wanted, name in ((False, "a new title"), (True, "a title that is also in train")):
-        if wanted in is_known:
-            row = is_known.index(wanted)
-            review = books["validation"][row]["review_body"]
-            text = (
-                f"\nReview with {name}: {review}\nTitle: {titles[row]}\nSummary: {summaries[row]}"
-            )
-            print(common.printable(text))  # without characters that could clear the screen
-
-
-def push_to_hub(args):
-    """Upload --output-dir, without the checkpoints.
-
-    Differs from the chapter: trainer.push_to_hub() would put its model card over ours. Our card has
-    the chapter's tag "summarization" too.
-    """
-    with common.explain_upload_errors(args):  # an error prints how to upload it later
-        upload_folder(
-            repo_id=args.push_to_hub,
-            folder_path=args.output_dir,
-            ignore_patterns=list(common.NOT_UPLOADED),
-            commit_message="Training complete",
-        )
-
-
 def main():
-    args = parse_args()  # the flags; what the chapter calls args is training_args, in step 6
-    state = common.process_state()  # Accelerate's PartialState: which of several processes is this?
+    args = parse_args()  # what the chapter calls args is training_args, in step 6
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, this is the newest checkpoint if there is one, else None. Without --resume, the
-    # script ends here if --output-dir holds a run that has not ended.
+    # With --resume, this is the newest checkpoint of --output-dir if there is one, else None.
     checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args, books["train"])
-    # A copy, to be saved in step 8. In the evaluation, generate() writes its defaults into the
-    # model's settings, such as max_length=20. This changes nothing here, as max_new_tokens goes
-    # first. But save_pretrained() would write them out, as if we had chosen them.
+    # A copy to be saved in step 8, as the evaluation will write defaults such as max_length=20 into
+    # the model's own settings.
     generation_config = copy.deepcopy(model.generation_config)
 
-    # 3. Tokenize the reviews and their titles. Each process does so for itself, in seconds.
+    # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
@@ -271,33 +193,30 @@ def main():
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
+    state = PartialState()  # Accelerate's; its print() prints on the first process only
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
     padding = f"with the padding token, {tokenizer.pad_token_id}, for -100"
     state.print(f"Their decoder_input_ids: the labels, shifted right by one token, {padding}.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric. Differs from the chapter in three ways:
-    # a) Words. The chapter's metric is made for English: it splits "años" into "a" and "os", and
-    #    use_stemmer=True gives Spanish words English stems. common.Rouge goes by the language of
-    #    each text. (--rouge rouge_score_stemmer counts words as the chapter does.)
-    # b) Scores. Each one is a number, without .mid.
-    # c) References. The chapter decodes the labels, which are cut off after max_target_length
-    #    tokens. Here they are the whole titles, in the order of the validation split. So
-    #    compute_metrics() fits no other split, and no argument may make the Trainer reorder rows.
+    # 5. The metric. Differs from the chapter: words and stems are those of each text's language.
+    # The chapter's metric is made for English; it splits "años" into "a" and "os".
     rouge = common.Rouge(args.rouge)
+    # Differs from the chapter: the references are the titles, and not the decoded labels, which
+    # are cut off after max_target_length tokens.
     titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
     references = postprocess_text(titles, languages)
 
     def compute_metrics(eval_pred):
-        common.check_losses(eval_pred.losses)  # the script ends here if one is infinite or nan
-        # Decode the generated summaries, and put each sentence on a line of its own
+        common.check_losses(eval_pred.losses)  # ends the script if one is infinite or nan
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
         result = rouge.compute(
             predictions=decoded_preds, references=references, languages=languages
         )
+        # Differs from the chapter: a score is a number, without .mid.
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
     # 6. The arguments of the Trainer
@@ -311,31 +230,40 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        # Differs from the chapter, but only if a step has several batches, through accumulation or
-        # several processes: each label token of the step counts the same. By default, a batch with
-        # few tokens would count as much as one with many.
+        # Differs from the chapter if a step has several batches, through accumulation or several
+        # processes: each label token of the step counts the same. By default, a batch with few
+        # tokens would count as much as one with many.
         compute_loss_func=common.compute_loss,
         compute_metrics=compute_metrics,
     )
-    # This prints what will be trained, and creates the Hub repository with --push-to-hub.
+    # Print what will be trained. With --push-to-hub, create the repository.
     common.begin_run(args, len(books["train"]), checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    # 8. Score, save and push the best model, which train() has loaded. Differs from the chapter:
-    # evaluate() would return only the scores of compute_metrics(). predict() also returns the ids
-    # of the summaries, which are scored once more: by language, with confidence intervals, and
-    # beside the baseline. The validation split has also chosen the best checkpoint, so its scores
-    # are a little too high.
+    # 8. Score and save the best model, which train() has loaded. Differs from the chapter:
+    # evaluate() would return only the scores of compute_metrics(). The summaries of predict() are
+    # scored by language, with intervals, beside the baseline lead-3.
     predictions = trainer.predict(tokenized_datasets["validation"]).predictions
     if state.is_main_process:
         summaries = decode(predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config  # the copy of step 2
-        save_model(args, model, tokenizer, scores, trainer.state.log_history)
-        print_summary(books, summaries)
+        # The files replace the older ones when all are written. After an error, those stay.
+        with common.new_files(args.output_dir) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
         common.print_scores(args, scores, books["validation"])
-        if args.push_to_hub:
-            push_to_hub(args)
+
+    # 9. Push. Differs from the chapter: trainer.push_to_hub() would replace our model card.
+    if args.push_to_hub and state.is_main_process:
+        with common.explain_upload_errors(args):  # an error prints how to upload it later
+            upload_folder(
+                repo_id=args.push_to_hub,
+                folder_path=args.output_dir,
+                ignore_patterns=list(common.NOT_UPLOADED),  # checkpoints and private paths
+                commit_message="Training complete",
+            )
 
 
 if __name__ == "__main__":
