@@ -16,10 +16,9 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     uploads; the training scripts
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``checkpoint_to_resume``, ``check_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and
-``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
---model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
-the first three sentences of a review.
+``set_up_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and ``save_results``. Two things have
+the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
+folder checkpoint-N of --output-dir. Lead-3 is the baseline: the first three sentences of a review.
 """
 
 import argparse
@@ -69,7 +68,6 @@ from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -416,7 +414,33 @@ def process_state():
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
-def checkpoint_to_resume(args):
+def begin_run(args, rows, tokenizer):
+    """Begin a training on the ``rows``; return the checkpoint from which it goes on, or None.
+
+    This checks --output-dir, the processes and the tokenizer, prints what will be trained, and
+    makes the Hub repository. A new run marks --output-dir as ours and removes the checkpoints of a
+    finished run. The model of the finished run stays until the new one is saved.
+    """
+    state = process_state()
+    check_processes(args, state)
+    checkpoint = checkpoint_to_resume(args, state)
+    check_save_steps(args, len(rows), state)
+    check_languages(args, tokenizer, rows)
+    set_threads()
+    print_plan(args, len(rows), state)
+    if args.push_to_hub and state.is_main_process:
+        create_repository(args)  # a wrong token is seen now and not after the training
+    if checkpoint:
+        state.print(f"Going on from {checkpoint}")
+    elif state.is_main_process:
+        for earlier in find_checkpoints(args.output_dir):
+            shutil.rmtree(earlier)
+        with new_files(args.output_dir) as folder:
+            write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
+    return checkpoint
+
+
+def checkpoint_to_resume(args, state):
     """Check --output-dir; return the checkpoint from which a training goes on, or None.
 
         --output-dir holds         without --resume      with --resume
@@ -426,8 +450,6 @@ def checkpoint_to_resume(args):
 
     A run goes on only with the same data and flags.
     """
-    state = process_state()
-    check_processes(state)
     check_folder(args.output_dir, args.model, args.data)
     earlier = read_arguments(args.output_dir)
     checkpoints = find_checkpoints(args.output_dir)
@@ -448,33 +470,28 @@ def checkpoint_to_resume(args):
     return None
 
 
-def begin_run(args, num_rows, checkpoint):
-    """Print what will be trained, make the Hub repository, and mark --output-dir as ours.
-
-    A new run, without a ``checkpoint``, removes the checkpoints of a finished run. The model of the
-    finished run stays until the new one is saved.
-    """
-    state = process_state()
-    check_save_steps(args, num_rows, state)
-    set_threads()
-    print_plan(args, num_rows, state)
-    if args.push_to_hub and state.is_main_process:
-        create_repository(args)  # a wrong token is seen now and not after the training
-    if checkpoint:
-        state.print(f"Going on from {checkpoint}")
-    elif state.is_main_process:
-        for earlier in find_checkpoints(args.output_dir):
-            shutil.rmtree(earlier)
-        with new_files(args.output_dir) as folder:
-            write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
-
-
-def check_processes(state):
-    """End the run if the processes that a launcher started do not work together."""
+def check_processes(args, state):
+    """End the run if it was not launched as its script needs it."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         remedy = f"on a CPU, start ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
         fail(f"the launcher started {started} processes that do not know of each other; {remedy}")
+    if not is_trainer(args):
+        return
+    # With several GPUs in one process, the Trainer would use DataParallel, whose steps are larger
+    # than --batch-size says.
+    gpus = torch.cuda.device_count()
+    if state.device.type == "cuda" and gpus > 1 and not state.use_distributed:
+        command = f"torchrun --nproc_per_node {gpus} train_trainer.py"
+        fail(f"there are {gpus} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
+    # The Trainer would follow the launcher, and not the flag.
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" and not args.bf16:
+        fail("the launcher has --mixed_precision bf16; give --bf16 too, or start it with torchrun")
+
+
+def is_trainer(args):
+    """Return whether these are the flags of train_trainer.py, which has one more than its twin."""
+    return "gradient_accumulation_steps" in args
 
 
 def set_threads():
@@ -483,29 +500,6 @@ def set_threads():
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
         torch.set_num_threads(max(1, os.cpu_count() // processes))
-
-
-def machine_arguments(args):
-    """Return the arguments of the Trainer that depend on the device and on several processes.
-
-    The run ends if one process has several GPUs. The Trainer would then use DataParallel, whose
-    steps are larger than --batch-size says. It also ends if `accelerate launch` asks for bfloat16
-    and the flags do not, as the Trainer would follow the launcher.
-    """
-    state = process_state()
-    device, number = state.device, torch.cuda.device_count()
-    if device.type == "cuda" and number > 1 and not state.use_distributed:
-        command = f"torchrun --nproc_per_node {number} train_trainer.py"
-        fail(f"there are {number} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" and not args.bf16:
-        fail("the launcher has --mixed_precision bf16; give --bf16 too, or start it with torchrun")
-    return {
-        "use_cpu": device.type == "cpu",  # without this, bf16 is refused on a CPU
-        "dataloader_pin_memory": device.type == "cuda",  # would warn on a CPU
-        "ddp_find_unused_parameters": False,  # there are none, and the search takes time
-        "log_level_replica": "error",  # all processes but the first would print warnings
-        "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
-    }
 
 
 def print_plan(args, num_rows, state):
@@ -630,21 +624,6 @@ def without_folder(value):
     """Return the value of a flag or, if it is an absolute path, only its last part."""
     is_absolute = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_absolute else value
-
-
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
-
-    For the ``compute_loss_func`` of a Trainer. Each label token of a step counts the same, even if
-    the step has several batches. The losses of two batches with 10 and 30 label tokens are both
-    divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss
-    divides by 10 and by 30, so that a token of the first would count three times as much.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    # The gradients of several processes are averaged and not added up. To undo this, the Trainer
-    # multiplies what is returned here by the number of processes.
-    return loss / num_items_in_batch
 
 
 def check_losses(losses):
@@ -1038,21 +1017,16 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def check_checkpoint(args, tokenizer, model, loading_info, rows=None):
-    """End the run if a weight is missing, or if the tokenizer fits neither model nor ``rows``.
+def set_up_checkpoint(args, tokenizer, model, loading_info):
+    """Check a checkpoint, and set it up, in place, for this task.
 
-    ``rows`` is the training split, or None.
+    The run ends if a weight is missing, if the tokenizer does not fit the model, or if the model
+    cannot write a summary.
     """
     freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
-    if rows:
-        check_languages(args, tokenizer, rows)
-
-
-def adapt_checkpoint(args, tokenizer, model):
-    """Set a model up, in place, for this task; end the run if it cannot write a summary then."""
     correct_tied_flag(model)
     model.generation_config.suppress_tokens = tokens_of_pretraining(tokenizer, model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it

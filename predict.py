@@ -97,15 +97,13 @@ def load_model(args):
             output_loading_info=True,  # says which weights are not in the files, and thus random
             **safe,
         )
-    # The script ends here if a weight is missing, or if the tokenizer is that of another model.
-    common.check_checkpoint(args, tokenizer, model, loading_info)
     settings = model.generation_config  # generate() reads these
     if args.num_beams:  # explained in summarize_batch(); by default, as many as the checkpoint says
         settings.num_beams = args.num_beams
     # What models other than mT5 need. BART's minimum length is longer than a title, and becomes 0.
     # GPT-2 has no token for padding, so its end token serves. Its padding is on the left, because
     # GPT-2 goes on after the last token of a row, which must be text.
-    common.adapt_checkpoint(args, tokenizer, model)
+    common.set_up_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()

@@ -37,7 +37,9 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-import common  # flags, files, errors, --resume, the metric: what the scripts share
+# What the scripts share: flags, errors, files, --resume, the metric, and what models other than mT5
+# need. You can follow the steps below without it.
+import common
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -66,8 +68,8 @@ PRESETS = {
 }
 
 
-def load_model(args, rows):
-    """Return the tokenizer and the model of --model, which must fit the ``rows``."""
+def load_model(args):
+    """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):
         # trust_remote_code=False: code that comes with a checkpoint never runs.
         # dtype: weights are kept in float32. With --bf16, only the computations are in bfloat16.
@@ -75,17 +77,15 @@ def load_model(args, rows):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # End the script if weights are missing, or if the tokenizer does not fit model and reviews.
-    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
-    # generate() reads these settings when it writes a summary.
-    settings = model.generation_config
+    settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    # Set up what each family of models needs. For mT5, this forbids <extra_id_0> and the like,
-    # which mark the gaps of its pre-training, and which it may write after a short training.
-    common.adapt_checkpoint(args, tokenizer, model)
+    # End the script if weights are missing, or if the tokenizer is that of another model. Set up
+    # what each family of models needs: for mT5, never write <extra_id_0> and the like, which mark
+    # the gaps of its pre-training.
+    common.set_up_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
@@ -162,13 +162,24 @@ def weight_by_label_tokens(accelerator, loss, labels):
     return loss * (label_tokens / accelerator.reduce(label_tokens, reduction="mean"))
 
 
+def get_row_losses(logits, labels):
+    """Return the sum of the losses and the number of label tokens of each row, of shape (rows,).
+
+    On several processes some rows are evaluated twice. They can be dropped if there is one number
+    per row, but outputs.loss is one number per batch.
+    """
+    # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
+    losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
+    return losses, (labels != -100).sum(dim=1)
+
+
 def evaluate(accelerator, model, eval_dataloader, tokenizer):
     """Return the summaries of the validation rows, in their order, and the loss per label token."""
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # autocast() matters for bf16 only. It converts the weights once per batch. Without it,
-        # generate() would convert them for each token.
+        # autocast() is for speed, and for bf16 only: without it, generate() would convert the
+        # weights to bfloat16 for each token.
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -180,11 +191,7 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         generated_tokens = accelerator.pad_across_processes(
             generated_tokens, dim=1, pad_index=tokenizer.pad_token_id
         )
-        # The losses are summed per row, and not per batch, so that repeated rows can be dropped
-        # below. cross_entropy() wants the shape (rows, vocabulary, tokens). Labels of -100 give 0.
-        labels = batch["labels"]
-        row_losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
-        row_tokens = (labels != -100).sum(dim=1)
+        row_losses, row_tokens = get_row_losses(logits, batch["labels"])
         # Differs from the chapter: on several processes the dataloader fills the last batch up with
         # repeated rows. gather_for_metrics() drops these, while gather() would score them twice.
         generated_tokens, row_losses, row_tokens = accelerator.gather_for_metrics(
@@ -224,11 +231,12 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, this is the newest checkpoint of --output-dir if there is one, else None.
-    checkpoint = common.checkpoint_to_resume(args)
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args, books["train"])
+    tokenizer, model = load_model(args)
+    # Print what will be trained, and make the repository of --push-to-hub. With --resume, the
+    # checkpoint is the newest one of --output-dir, if there is one. Otherwise it is None.
+    checkpoint = common.begin_run(args, books["train"], tokenizer)
 
     # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
@@ -247,8 +255,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. Each
-    # step on n processes moves a prepared schedule on by n, so count the steps of one process.
+    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. Here,
+    # before prepare(), len() counts all batches, say 100. On 2 processes there will be 50 steps,
+    # and each moves a prepared schedule on by 2.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -264,8 +273,6 @@ def main():
     # 7. The metric, used like evaluate.load("rouge"), and how far the training is
     rouge = common.Rouge(args.rouge)
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
-    # Print what will be trained. With --push-to-hub, create the repository.
-    common.begin_run(args, len(books["train"]), checkpoint)
     if checkpoint:
         progress = common.load_checkpoint(accelerator, checkpoint)
 
@@ -288,7 +295,7 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
-        # The mean over the batches of all processes. len() counts those of one process.
+        # The mean over the batches of all processes. After prepare(), len() is, say, 50.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # (2) Generate a summary of each validation review

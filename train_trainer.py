@@ -21,11 +21,13 @@ weights, and most titles of its validation split are also in its training split.
 """
 
 import copy
+import sys
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import upload_folder
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -35,7 +37,9 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-import common  # flags, files, errors, --resume, the metric: what the scripts share
+# What the scripts share: flags, errors, files, --resume, the metric, and what models other than mT5
+# need. You can follow the steps below without it.
+import common
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -77,8 +81,8 @@ def parse_args():
     return common.parse_args(parser, PRESETS)
 
 
-def load_model(args, rows):
-    """Return the tokenizer and the model of --model, which must fit the ``rows``."""
+def load_model(args):
+    """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):
         # trust_remote_code=False: code that comes with a checkpoint never runs.
         # dtype: weights are kept in float32. With --bf16, only the computations are in bfloat16.
@@ -86,17 +90,15 @@ def load_model(args, rows):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    # End the script if weights are missing, or if the tokenizer does not fit model and reviews.
-    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
-    # generate() reads these settings when it writes a summary.
-    settings = model.generation_config
+    settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    # Set up what each family of models needs. For mT5, this forbids <extra_id_0> and the like,
-    # which mark the gaps of its pre-training, and which it may write after a short training.
-    common.adapt_checkpoint(args, tokenizer, model)
+    # End the script if weights are missing, or if the tokenizer is that of another model. Set up
+    # what each family of models needs: for mT5, never write <extra_id_0> and the like, which mark
+    # the gaps of its pre-training.
+    common.set_up_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
@@ -126,6 +128,7 @@ def postprocess_text(texts, languages):
 
 def get_training_arguments(args):
     """Return the ``Seq2SeqTrainingArguments``."""
+    device = PartialState().device.type  # "cuda" or "cpu"
     interval = "steps" if args.save_steps else "epoch"
     return Seq2SeqTrainingArguments(
         # As in the chapter
@@ -154,9 +157,26 @@ def get_training_arguments(args):
         seed=args.seed,
         report_to=args.report_to,
         include_for_metrics=["loss"],  # compute_metrics gets the losses too
-        # What depends on the machine: use_cpu, dataloader_pin_memory, disable_tqdm and two more
-        **common.machine_arguments(args),
+        # Not in the chapter: what depends on the machine and on the number of processes
+        use_cpu=device == "cpu",  # without this, bf16 is refused on a CPU
+        dataloader_pin_memory=device == "cuda",  # would warn on a CPU
+        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
+        ddp_find_unused_parameters=False,  # there are none, and the search takes time
+        log_level_replica="error",  # else all processes but the first print warnings
     )
+
+
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
+
+    Differs from the chapter, but only if a step has several batches, by accumulation or on several
+    processes: each label token of the step counts the same. The losses of two batches with 10 and
+    30 label tokens are both divided by 40, which is ``num_items_in_batch``, and the Trainer adds
+    them up. mT5's own loss divides by 10 and by 30.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    return loss / num_items_in_batch
 
 
 def decode(predictions, tokenizer, num_rows):
@@ -174,11 +194,13 @@ def main():
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
-    # With --resume, this is the newest checkpoint of --output-dir if there is one, else None.
-    checkpoint = common.checkpoint_to_resume(args)
+    state = PartialState()  # Accelerate's: it knows the device and the processes
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args, books["train"])
+    tokenizer, model = load_model(args)
+    # Print what will be trained, and make the repository of --push-to-hub. With --resume, the
+    # checkpoint is the newest one of --output-dir, if there is one. Otherwise it is None.
+    checkpoint = common.begin_run(args, books["train"], tokenizer)
     # A copy to be saved in step 8, as the evaluation will write defaults such as max_length=20 into
     # the model's own settings.
     generation_config = copy.deepcopy(model.generation_config)
@@ -193,7 +215,6 @@ def main():
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
-    state = PartialState()  # Accelerate's; its print() prints on the first process only
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
     padding = f"with the padding token, {tokenizer.pad_token_id}, for -100"
@@ -230,14 +251,9 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        # Differs from the chapter if a step has several batches, through accumulation or several
-        # processes: each label token of the step counts the same. By default, a batch with few
-        # tokens would count as much as one with many.
-        compute_loss_func=common.compute_loss,
+        compute_loss_func=compute_loss,
         compute_metrics=compute_metrics,
     )
-    # Print what will be trained. With --push-to-hub, create the repository.
-    common.begin_run(args, len(books["train"]), checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 8. Score and save the best model, which train() has loaded. Differs from the chapter:

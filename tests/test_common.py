@@ -333,11 +333,11 @@ LABELS = torch.tensor([[1, 2, 3], [4, -100, -100]])
 
 def test_compute_loss_weighs_each_label_token_of_the_step_the_same():
     outputs = SimpleNamespace(logits=torch.zeros(2, 3, 7))  # the cross entropy of a token is ln 7
-    loss = common.compute_loss(outputs, LABELS, num_items_in_batch=4)
+    loss = train_trainer.compute_loss(outputs, LABELS, num_items_in_batch=4)
     assert loss.item() == pytest.approx(np.log(7))
     for row, share in ((0, 3 / 4), (1, 1 / 4)):
         outputs = SimpleNamespace(logits=torch.zeros(1, 3, 7))
-        loss = common.compute_loss(outputs, LABELS[row : row + 1], num_items_in_batch=4)
+        loss = train_trainer.compute_loss(outputs, LABELS[row : row + 1], num_items_in_batch=4)
         assert loss.item() == pytest.approx(share * np.log(7))
 
 
@@ -397,15 +397,18 @@ def test_map_pickles_a_function_that_uses_common_at_once():
     ("number", "launched", "ends"), [(1, False, False), (2, True, False), (2, False, True)]
 )
 def test_several_gpus_need_a_launcher(number, launched, ends, monkeypatch, capsys):
-    args = SimpleNamespace(bf16=True)
-    state = SimpleNamespace(device=torch.device("cuda"), use_distributed=launched)
-    monkeypatch.setattr(common, "process_state", lambda: state)
+    args = SimpleNamespace(gradient_accumulation_steps=1, bf16=True)  # flags of train_trainer.py
+    processes = number if launched else 1
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    state = SimpleNamespace(
+        device=torch.device("cuda"), use_distributed=launched, num_processes=processes
+    )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     if not ends:
-        assert common.machine_arguments(args)["dataloader_pin_memory"]
+        common.check_processes(args, state)
         return
     with pytest.raises(SystemExit):
-        common.machine_arguments(args)
+        common.check_processes(args, state)
     line = capsys.readouterr().err
     assert "torchrun --nproc_per_node 2 train_trainer.py" in line
     assert "CUDA_VISIBLE_DEVICES=0" in line
