@@ -1,5 +1,6 @@
 """What common.py and the functions of the scripts compute, in tables to be checked by hand."""
 
+import argparse
 import random
 import string
 import time
@@ -397,7 +398,7 @@ def test_map_pickles_a_function_that_uses_common_at_once():
     ("number", "launched", "ends"), [(1, False, False), (2, True, False), (2, False, True)]
 )
 def test_several_gpus_need_a_launcher(number, launched, ends, monkeypatch, capsys):
-    args = SimpleNamespace(gradient_accumulation_steps=1, bf16=True)  # flags of train_trainer.py
+    args = argparse.Namespace(gradient_accumulation_steps=1, bf16=True)  # flags of train_trainer.py
     processes = number if launched else 1
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     state = SimpleNamespace(
