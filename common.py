@@ -132,7 +132,12 @@ def training_parser(description, presets):
     add("--seed", type=int, default=42, help="seed of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
     add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")
-    add("--hub-private", action="store_true", help="only you see that repository, if it is new")
+    add(
+        "--hub-private",
+        action="store_true",
+        default=None,
+        help="only you see that repository, if it is new",
+    )
     return parser
 
 
@@ -417,9 +422,9 @@ def process_state():
 def begin_run(args, rows, tokenizer):
     """Begin a training on the ``rows``; return the checkpoint from which it goes on, or None.
 
-    This checks --output-dir, the processes and the tokenizer, prints what will be trained, and
-    makes the Hub repository. A new run marks --output-dir as ours and removes the checkpoints of a
-    finished run. The model of the finished run stays until the new one is saved.
+    This checks --output-dir, the processes and the tokenizer, and prints what will be trained. A
+    new run marks --output-dir as ours and removes the checkpoints of a finished run. The model of
+    the finished run stays until the new one is saved.
     """
     state = process_state()
     check_processes(args, state)
@@ -428,8 +433,6 @@ def begin_run(args, rows, tokenizer):
     check_languages(args, tokenizer, rows)
     set_threads()
     print_plan(args, len(rows), state)
-    if args.push_to_hub and state.is_main_process:
-        create_repository(args)  # a wrong token is seen now and not after the training
     if checkpoint:
         state.print(f"Going on from {checkpoint}")
     elif state.is_main_process:
@@ -548,29 +551,22 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
-def save_checkpoint(accelerator, output_dir, progress):
-    """Save the state of a training in checkpoint-<epoch>, and remove the previous checkpoint.
+@contextmanager
+def new_checkpoint(accelerator, output_dir, progress):
+    """Yield a folder for the state of a training; it becomes checkpoint-<epoch> of --output-dir.
 
-    ``progress`` is a dictionary with the number of the epoch. The files are written to a temporary
-    folder, which is renamed when it is whole. So a run that is killed while it saves still has the
-    previous checkpoint.
+    It is renamed when the block has ended and all files are there, and then the previous checkpoint
+    is removed. So a run that is killed while it saves still has the previous one. ``progress`` is
+    saved too. It is a dictionary with the number of the epoch.
     """
     temporary = Path(output_dir, "checkpoint-unfinished")
-    accelerator.save_state(temporary)  # weights, optimizer, schedule and random states
+    yield temporary
     accelerator.wait_for_everyone()  # each process writes its own random states
     if accelerator.is_main_process:
         write_json(temporary / "progress.json", progress)
         temporary.rename(Path(output_dir, f"checkpoint-{progress['epoch']}"))
         for older in find_checkpoints(output_dir)[:-1]:
             shutil.rmtree(older)
-
-
-def load_checkpoint(accelerator, checkpoint):
-    """Load the state that ``save_checkpoint`` saved, and return its ``progress``."""
-    remedy = "delete it and train again from the start"
-    with explain_errors(f"cannot read {checkpoint}", remedy):
-        accelerator.load_state(checkpoint)
-    return read_json(checkpoint / "progress.json")
 
 
 # What a pickle calls to rebuild NumPy's arrays
@@ -583,6 +579,8 @@ def check_resumable(folder):
     This is done before any of them is used.
     """
     remedy = f"delete {folder} and use --resume again"
+    for path in folder.glob("custom_checkpoint_*"):  # Accelerate would look for its object
+        fail(f"no script here wrote {path}; delete it and use --resume again")
     # The last pattern is for rng_state.pth of the Trainer and random_states_0.pkl of Accelerate.
     for pattern in ("*.json", "*.safetensors", "optimizer.*", "scheduler.*", "r*_state*"):
         paths = sorted(folder.glob(pattern))
@@ -1488,21 +1486,12 @@ def write_model_card(path, args, public_arguments, scores):
 # ---- The Hub -------------------------------------------------------------------------------------
 
 
-def create_repository(args):
-    """Make the Hub repository --push-to-hub, if there is none; end the run if that is refused."""
-    remedy = "log in with `hf auth login`, or train without --push-to-hub"
-    with explain_errors(f"cannot push to {args.push_to_hub}", remedy):
-        # None leaves it to the user's settings on the Hub whether the repository is private.
-        private = args.hub_private or None
-        huggingface_hub.create_repo(args.push_to_hub, private=private, exist_ok=True)
-
-
 @contextmanager
-def explain_upload_errors(args):
-    """Turn any error of an upload into one line, which says how to do it later."""
+def explain_hub_errors(args):
+    """Turn any error of --push-to-hub into one line, which says how to upload the model later."""
     excluded = " ".join(f"--exclude '{pattern}'" for pattern in NOT_UPLOADED)
     command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} . {excluded}"
-    remedy = f"upload it later with: {command}"
+    remedy = f"log in with `hf auth login`; what is saved can be uploaded later: {command}"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy, errors=Exception):
         yield
 

@@ -15,8 +15,10 @@ Takes   two to four minutes for the sample on two CPU cores.
 Prints  one line per epoch, and at the end a table of ROUGE scores beside the baseline lead-3.
         Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
 
-The sample shows that the script works, and not how good mT5 is. Its model starts from random
-weights, and most titles of its validation split are also in its training split.
+The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
+program composed. It shows that the script works, and not how good mT5 is: its model starts from
+random weights, and most titles of its validation split are also in its training split. In both
+presets the validation split also chooses the best epoch, so its scores are a little too high.
 """
 
 import sys
@@ -24,7 +26,7 @@ import sys
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm  # shows the bar of the first process only
-from huggingface_hub import upload_folder
+from huggingface_hub import create_repo, upload_folder
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -108,7 +110,8 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: sentences are found by the rules of each text's language.
+    # Differs from the chapter: sentences are found by the rules of each text's language. Spaces
+    # around a text change no score, so strip() is not needed.
     texts_in_sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(sentences) for sentences in texts_in_sentences]
 
@@ -225,6 +228,17 @@ def push_to_hub(args, commit_message):
     )
 
 
+def finish_run(args, progress, rows):
+    """Save the log of all epochs beside the best model, print its scores, and push."""
+    scores = progress["best_scores"]
+    with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
+        common.save_results(folder, args, scores, progress["log_history"], finished=True)
+    common.print_scores(args, scores, rows)
+    if args.push_to_hub:
+        with common.explain_hub_errors(args):
+            push_to_hub(args, "Training complete").result()  # waits for the end
+
+
 def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
     set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
@@ -234,9 +248,6 @@ def main():
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
-    # Print what will be trained, and make the repository of --push-to-hub. With --resume, the
-    # checkpoint is the newest one of --output-dir, if there is one. Otherwise it is None.
-    checkpoint = common.begin_run(args, books["train"], tokenizer)
 
     # 3. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
@@ -244,7 +255,7 @@ def main():
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
-    # 4. The dataloaders. The collator pads the rows of a batch to one length
+    # 4. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows
     train_dataloader, eval_dataloader = get_dataloaders(
@@ -270,22 +281,31 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric, used like evaluate.load("rouge"), and how far the training is
+    # 7. Print what will be trained. With --resume, checkpoint is the newest one of --output-dir, if
+    # there is one. Otherwise it is None.
+    checkpoint = common.begin_run(args, books["train"], tokenizer)
+    if args.push_to_hub and accelerator.is_main_process:
+        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
+
+    # 8. The metric, used like evaluate.load("rouge"), and how far the training is
     rouge = common.Rouge(args.rouge)
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
-        progress = common.load_checkpoint(accelerator, checkpoint)
+        accelerator.load_state(checkpoint)
+        progress = common.read_json(checkpoint / "progress.json")
 
-    # 8. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
+    # 9. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
+    no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
     for epoch in range(progress["epoch"], args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
         epoch_loss = 0.0
         epoch_name = f"Epoch {epoch + 1} of {args.epochs}"
-        in_log_file = not sys.stderr.isatty()  # a progress bar would clutter it
-        for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=in_log_file):
+        for batch in tqdm(train_dataloader, desc=epoch_name, leave=False, disable=no_bar):
             outputs = model(**batch)
             loss = weight_by_label_tokens(accelerator, outputs.loss, batch["labels"])
             accelerator.backward(loss)
@@ -322,18 +342,13 @@ def main():
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         # Not in the chapter: save the state of the training, from which --resume goes on
-        common.save_checkpoint(accelerator, args.output_dir, progress)
+        with common.new_checkpoint(accelerator, args.output_dir, progress) as folder:
+            accelerator.save_state(folder)  # weights, optimizer, schedule and random states
 
-    # 9. Save the log of all epochs beside the best model, print its scores, and push
+    # 10. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
         common.wait_for_upload(args, upload)
-        scores, log_history = progress["best_scores"], progress["log_history"]
-        with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
-            common.save_results(folder, args, scores, log_history, finished=True)
-        common.print_scores(args, scores, books["validation"])
-        if args.push_to_hub:
-            with common.explain_upload_errors(args):  # an error prints how to upload it later
-                push_to_hub(args, "Training complete").result()  # waits for the end
+        finish_run(args, progress, books["validation"])
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ Takes   two to four minutes for the sample on two CPU cores.
 Prints  the losses and scores of each epoch, and at the end a table of ROUGE scores beside the
         baseline lead-3. Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
 
-The sample shows that the script works, and not how good mT5 is. Its model starts from random
-weights, and most titles of its validation split are also in its training split.
+The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
+program composed. It shows that the script works, and not how good mT5 is: its model starts from
+random weights, and most titles of its validation split are also in its training split. In both
+presets the validation split also chooses the best checkpoint, so its scores are a little too high.
 """
 
 import copy
@@ -26,7 +28,7 @@ import sys
 import numpy as np
 import torch
 from accelerate import PartialState
-from huggingface_hub import upload_folder
+from huggingface_hub import create_repo, upload_folder
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -121,9 +123,20 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: sentences are found by the rules of each text's language.
+    # Differs from the chapter: sentences are found by the rules of each text's language. Spaces
+    # around a text change no score, so strip() is not needed.
     texts_in_sentences = map(common.sent_tokenize, texts, languages)
     return ["\n".join(sentences) for sentences in texts_in_sentences]
+
+
+def decode(predictions, tokenizer, num_rows):
+    """Return the summaries of the first ``num_rows`` rows of ids in ``predictions``."""
+    # Only on several processes there are more rows: the last batch is filled up with rows of the
+    # first batch, and Seq2SeqTrainer does not remove them. They come last, so cut them off.
+    predictions = predictions[:num_rows]
+    # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
+    predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
+    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
 def get_training_arguments(args):
@@ -170,23 +183,13 @@ def compute_loss(outputs, labels, num_items_in_batch):
     """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
 
     Differs from the chapter, but only if a step has several batches, by accumulation or on several
-    processes: each label token of the step counts the same. The losses of two batches with 10 and
-    30 label tokens are both divided by 40, which is ``num_items_in_batch``, and the Trainer adds
-    them up. mT5's own loss divides by 10 and by 30.
+    processes: each label token of the step counts the same. Otherwise you can skip this. The losses
+    of two batches with 10 and 30 label tokens are both divided by 40, which is
+    ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss divides by 10 and by 30.
     """
     logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
     loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
     return loss / num_items_in_batch
-
-
-def decode(predictions, tokenizer, num_rows):
-    """Return the summaries of the first ``num_rows`` rows of ids in ``predictions``."""
-    # Only on several processes there are more rows: the last batch is filled up with rows of the
-    # first batch, and Seq2SeqTrainer does not remove them. They come last, so cut them off.
-    predictions = predictions[:num_rows]
-    # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
-    predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
-    return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
 def main():
@@ -198,9 +201,13 @@ def main():
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
-    # Print what will be trained, and make the repository of --push-to-hub. With --resume, the
-    # checkpoint is the newest one of --output-dir, if there is one. Otherwise it is None.
+    # Print what will be trained. With --resume, checkpoint is the newest one of --output-dir, if
+    # there is one. Otherwise it is None.
     checkpoint = common.begin_run(args, books["train"], tokenizer)
+    if args.push_to_hub and state.is_main_process:
+        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
     # A copy to be saved in step 8, as the evaluation will write defaults such as max_length=20 into
     # the model's own settings.
     generation_config = copy.deepcopy(model.generation_config)
@@ -222,7 +229,8 @@ def main():
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric. Differs from the chapter: words and stems are those of each text's language.
-    # The chapter's metric is made for English; it splits "años" into "a" and "os".
+    # The chapter's metric is made for English; it splits "años" into "a" and "os". To compare with
+    # its scores, give --rouge rouge_score_stemmer.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -269,11 +277,14 @@ def main():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
+        for example, summary in zip(books["validation"].take(3), summaries, strict=False):
+            texts = f">>> {example['review_body']}\nTitle: {example['review_title']}"
+            print(common.printable(f"\n{texts}\nSummary: {summary}"))
         common.print_scores(args, scores, books["validation"])
 
     # 9. Push. Differs from the chapter: trainer.push_to_hub() would replace our model card.
     if args.push_to_hub and state.is_main_process:
-        with common.explain_upload_errors(args):  # an error prints how to upload it later
+        with common.explain_hub_errors(args):  # an error prints how to upload it later
             upload_folder(
                 repo_id=args.push_to_hub,
                 folder_path=args.output_dir,
