@@ -68,6 +68,7 @@ from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -505,6 +506,18 @@ def set_threads():
         torch.set_num_threads(max(1, os.cpu_count() // processes))
 
 
+def machine_arguments():
+    """Return the arguments of the Trainer that depend on the machine and on several processes."""
+    device = process_state().device.type
+    return {
+        "use_cpu": device == "cpu",  # without this, bf16 is refused on a CPU
+        "dataloader_pin_memory": device == "cuda",  # would warn on a CPU
+        "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
+        "ddp_find_unused_parameters": False,  # there are none, and the search takes time
+        "log_level_replica": "error",  # all processes but the first would print warnings
+    }
+
+
 def print_plan(args, num_rows, state):
     """Print what will be trained: model, rows, processes, device, steps, folder."""
     number = state.num_processes
@@ -622,6 +635,21 @@ def without_folder(value):
     """Return the value of a flag or, if it is an absolute path, only its last part."""
     is_absolute = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_absolute else value
+
+
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
+
+    For the ``compute_loss_func`` of a Trainer. Each label token of a step counts the same, even if
+    the step has several batches. The losses of two batches with 10 and 30 label tokens are both
+    divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss
+    divides by 10 and by 30, so that a token of the first would count three times as much.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    # The gradients of several processes are averaged and not added up. To undo this, the Trainer
+    # multiplies what is returned here by the number of processes.
+    return loss / num_items_in_batch
 
 
 def check_losses(losses):
@@ -1026,7 +1054,6 @@ def set_up_checkpoint(args, tokenizer, model, loading_info):
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
     correct_tied_flag(model)
-    model.generation_config.suppress_tokens = tokens_of_pretraining(tokenizer, model)
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)

@@ -98,6 +98,8 @@ def load_model(args):
             **safe,
         )
     settings = model.generation_config  # generate() reads these
+    # Never write <extra_id_0> and the like, which mark the gaps in mT5's pre-training.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # explained in summarize_batch(); by default, as many as the checkpoint says
         settings.num_beams = args.num_beams
     # What models other than mT5 need. BART's minimum length is longer than a title, and becomes 0.

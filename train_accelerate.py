@@ -3,7 +3,7 @@
 Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
     accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
-    accelerate launch train_accelerate.py --preset amazon     # the chapter; not tried by us
+    accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py    # 2 GPUs
 
@@ -17,8 +17,9 @@ Prints  one line per epoch, and at the end a table of ROUGE scores beside the ba
 
 The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
 program composed. It shows that the script works, and not how good mT5 is: its model starts from
-random weights, and most titles of its validation split are also in its training split. In both
-presets the validation split also chooses the best epoch, so its scores are a little too high.
+random weights, and most titles of its validation split are also in its training split. The corpus
+and the model of --preset amazon could not be downloaded where we work, so this preset is not tried.
+The validation split also chooses the best epoch, so its scores are a little too high.
 """
 
 import sys
@@ -82,11 +83,13 @@ def load_model(args):
     settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
+    # Not in the chapter: never write <extra_id_0> and the like. They mark the gaps in mT5's
+    # pre-training, and after a short training mT5 may still write them.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
     # End the script if weights are missing, or if the tokenizer is that of another model. Set up
-    # what each family of models needs: for mT5, never write <extra_id_0> and the like, which mark
-    # the gaps of its pre-training.
+    # what models other than mT5 need. For example, BART's minimum length is longer than a title.
     common.set_up_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -112,8 +115,8 @@ def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
     # Differs from the chapter: sentences are found by the rules of each text's language. Spaces
     # around a text change no score, so strip() is not needed.
-    texts_in_sentences = map(common.sent_tokenize, texts, languages)
-    return ["\n".join(sentences) for sentences in texts_in_sentences]
+    pairs = zip(texts, languages, strict=True)
+    return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
 
 def compute_metrics(rouge, summaries, rows):
@@ -122,12 +125,10 @@ def compute_metrics(rouge, summaries, rows):
     decoded_preds = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
-    decoded_labels = postprocess_text(rows["review_title"], languages)
+    references = postprocess_text(list(rows["review_title"]), languages)
     # Differs from the chapter: words and stems are those of each row's language. The chapter's
     # metric is made for English; it splits "años" into "a" and "os".
-    result = rouge.compute(
-        predictions=decoded_preds, references=decoded_labels, languages=languages
-    )
+    result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
     # Differs from the chapter: a score is a number, without .mid.
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -168,8 +169,8 @@ def weight_by_label_tokens(accelerator, loss, labels):
 def get_row_losses(logits, labels):
     """Return the sum of the losses and the number of label tokens of each row, of shape (rows,).
 
-    On several processes some rows are evaluated twice. They can be dropped if there is one number
-    per row, but outputs.loss is one number per batch.
+    On several processes the last batch is filled up with repeated rows. evaluate() can drop these
+    if there is one number per row, but outputs.loss is one number per batch.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
@@ -181,8 +182,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # autocast() is for speed, and for bf16 only: without it, generate() would convert the
-        # weights to bfloat16 for each token.
+        # autocast() is for speed, and for bf16 only. The prepared model has it in its forward(),
+        # and would convert the weights for each token. Around generate(), they are converted once.
         with torch.no_grad(), accelerator.autocast():
             # unwrap_model(), because on several processes the wrapped model has no generate()
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -222,7 +223,7 @@ def push_to_hub(args, commit_message):
     return upload_folder(
         repo_id=args.push_to_hub,
         folder_path=args.output_dir,
-        ignore_patterns=list(common.NOT_UPLOADED),  # the checkpoints, and folders of this machine
+        ignore_patterns=["checkpoint-*", "arguments.json"],  # the latter has private paths
         commit_message=commit_message,
         run_as_future=True,
     )
@@ -249,7 +250,7 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
 
-    # 3. Tokenize the reviews and their titles
+    # 3. Tokenize the reviews and their titles. Each process does so for itself.
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
@@ -334,14 +335,13 @@ def main():
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                # Scores by language, with intervals, beside the baseline lead-3
                 scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-                progress["best_scores"] = scores
+                progress["best_scores"] = scores  # by language, with intervals
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        # Not in the chapter: save the state of the training, from which --resume goes on
+        # Not in the chapter: the state from which --resume goes on, with progress.json
         with common.new_checkpoint(accelerator, args.output_dir, progress) as folder:
             accelerator.save_state(folder)  # weights, optimizer, schedule and random states
 
@@ -352,5 +352,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
+    with common.command_line():  # Ctrl-C or a full disk end in one line; warnings are hidden
         main()

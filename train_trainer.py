@@ -3,7 +3,7 @@
 Chapter section: "Fine-tuning mT5 with the Trainer API".
 
     python train_trainer.py                     # the sample, with a tiny mT5
-    python train_trainer.py --preset amazon     # the chapter: google/mt5-small; not tried by us
+    python train_trainer.py --preset amazon     # the chapter: google/mt5-small
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon
@@ -18,18 +18,17 @@ Prints  the losses and scores of each epoch, and at the end a table of ROUGE sco
 
 The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
 program composed. It shows that the script works, and not how good mT5 is: its model starts from
-random weights, and most titles of its validation split are also in its training split. In both
-presets the validation split also chooses the best checkpoint, so its scores are a little too high.
+random weights, and most titles of its validation split are also in its training split. The corpus
+and the model of --preset amazon could not be downloaded where we work, so this preset is not tried.
+The validation split also chooses the best checkpoint, so its scores are a little too high.
 """
 
 import copy
-import sys
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import create_repo, upload_folder
-from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -95,11 +94,13 @@ def load_model(args):
     settings = model.generation_config  # generate() reads these when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
     settings.max_new_tokens = args.max_target_length
+    # Not in the chapter: never write <extra_id_0> and the like. They mark the gaps in mT5's
+    # pre-training, and after a short training mT5 may still write them.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
     # End the script if weights are missing, or if the tokenizer is that of another model. Set up
-    # what each family of models needs: for mT5, never write <extra_id_0> and the like, which mark
-    # the gaps of its pre-training.
+    # what models other than mT5 need. For example, BART's minimum length is longer than a title.
     common.set_up_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
@@ -125,8 +126,8 @@ def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
     # Differs from the chapter: sentences are found by the rules of each text's language. Spaces
     # around a text change no score, so strip() is not needed.
-    texts_in_sentences = map(common.sent_tokenize, texts, languages)
-    return ["\n".join(sentences) for sentences in texts_in_sentences]
+    pairs = zip(texts, languages, strict=True)
+    return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
 
 def decode(predictions, tokenizer, num_rows):
@@ -141,7 +142,6 @@ def decode(predictions, tokenizer, num_rows):
 
 def get_training_arguments(args):
     """Return the ``Seq2SeqTrainingArguments``."""
-    device = PartialState().device.type  # "cuda" or "cpu"
     interval = "steps" if args.save_steps else "epoch"
     return Seq2SeqTrainingArguments(
         # As in the chapter
@@ -160,8 +160,8 @@ def get_training_arguments(args):
         metric_for_best_model="rougeL",
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
-        # Not in the chapter: the flags of this script. Without --save-steps the first three are
-        # None, and not used.
+        # Not in the chapter: the other flags of this script. Without --save-steps, the three that
+        # have its value are not used.
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
@@ -169,50 +169,23 @@ def get_training_arguments(args):
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        include_for_metrics=["loss"],  # compute_metrics gets the losses too
-        # Not in the chapter: what depends on the machine and on the number of processes
-        use_cpu=device == "cpu",  # without this, bf16 is refused on a CPU
-        dataloader_pin_memory=device == "cuda",  # would warn on a CPU
-        disable_tqdm=not sys.stderr.isatty(),  # no progress bar in a log file
-        ddp_find_unused_parameters=False,  # there are none, and the search takes time
-        log_level_replica="error",  # else all processes but the first print warnings
+        # Not in the chapter: what depends on the machine. These are use_cpu, disable_tqdm,
+        # dataloader_pin_memory, ddp_find_unused_parameters and log_level_replica.
+        **common.machine_arguments(),
     )
-
-
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
-
-    Differs from the chapter, but only if a step has several batches, by accumulation or on several
-    processes: each label token of the step counts the same. Otherwise you can skip this. The losses
-    of two batches with 10 and 30 label tokens are both divided by 40, which is
-    ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss divides by 10 and by 30.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    return loss / num_items_in_batch
 
 
 def main():
     args = parse_args()  # what the chapter calls args is training_args, in step 6
 
-    # 1. The data: a DatasetDict with the columns review_body, review_title and language
+    # 1. The data: a DatasetDict with the columns review_body, review_title and language. On several
+    # processes, the first one prepares it if it is missing.
     books = common.load_prepared(args, ["train", "validation"])
-    state = PartialState()  # Accelerate's: it knows the device and the processes
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
-    # Print what will be trained. With --resume, checkpoint is the newest one of --output-dir, if
-    # there is one. Otherwise it is None.
-    checkpoint = common.begin_run(args, books["train"], tokenizer)
-    if args.push_to_hub and state.is_main_process:
-        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
-        with common.explain_hub_errors(args):
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
-    # A copy to be saved in step 8, as the evaluation will write defaults such as max_length=20 into
-    # the model's own settings.
-    generation_config = copy.deepcopy(model.generation_config)
 
-    # 3. Tokenize the reviews and their titles
+    # 3. Tokenize the reviews and their titles. Each process does so for itself.
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
@@ -221,6 +194,7 @@ def main():
     # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
@@ -239,7 +213,6 @@ def main():
     references = postprocess_text(titles, languages)
 
     def compute_metrics(eval_pred):
-        common.check_losses(eval_pred.losses)  # ends the script if one is infinite or nan
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
         result = rouge.compute(
@@ -251,7 +224,7 @@ def main():
     # 6. The arguments of the Trainer
     training_args = get_training_arguments(args)
 
-    # 7. Train
+    # 7. The Trainer
     trainer = Seq2SeqTrainer(
         model,
         training_args,
@@ -259,19 +232,33 @@ def main():
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
-        compute_loss_func=compute_loss,
         compute_metrics=compute_metrics,
+        # Differs from the chapter, but only if a step has several batches, by accumulation or on
+        # several processes: each label token of the step counts the same.
+        compute_loss_func=common.compute_loss,
     )
+    # A copy to be saved in step 9. In the evaluation, generate() writes defaults such as
+    # max_length=20 into the settings of the model.
+    generation_config = copy.deepcopy(model.generation_config)
+
+    # 8. Print what will be trained. With --resume, checkpoint is the newest one of --output-dir, if
+    # there is one. Otherwise it is None. Then train.
+    checkpoint = common.begin_run(args, books["train"], tokenizer)
+    if args.push_to_hub and state.is_main_process:
+        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    # 8. Score and save the best model, which train() has loaded. Differs from the chapter:
+    # 9. Score and save the best model, which train() has loaded. Differs from the chapter:
     # evaluate() would return only the scores of compute_metrics(). The summaries of predict() are
     # scored by language, with intervals, beside the baseline lead-3.
-    predictions = trainer.predict(tokenized_datasets["validation"]).predictions
+    output = trainer.predict(tokenized_datasets["validation"])
+    common.check_losses([output.metrics["test_loss"]])  # ends the script if it is infinite or nan
     if state.is_main_process:
-        summaries = decode(predictions, tokenizer, len(titles))
+        summaries = decode(output.predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = generation_config  # the copy of step 2
+        model.generation_config = generation_config  # the copy of step 7
         # The files replace the older ones when all are written. After an error, those stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
@@ -282,17 +269,17 @@ def main():
             print(common.printable(f"\n{texts}\nSummary: {summary}"))
         common.print_scores(args, scores, books["validation"])
 
-    # 9. Push. Differs from the chapter: trainer.push_to_hub() would replace our model card.
+    # 10. Push. Differs from the chapter: trainer.push_to_hub() would replace our model card.
     if args.push_to_hub and state.is_main_process:
         with common.explain_hub_errors(args):  # an error prints how to upload it later
             upload_folder(
                 repo_id=args.push_to_hub,
                 folder_path=args.output_dir,
-                ignore_patterns=list(common.NOT_UPLOADED),  # checkpoints and private paths
+                ignore_patterns=["checkpoint-*", "arguments.json"],  # the latter has private paths
                 commit_message="Training complete",
             )
 
 
 if __name__ == "__main__":
-    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
+    with common.command_line():  # Ctrl-C or a full disk end in one line; warnings are hidden
         main()
