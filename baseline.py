@@ -29,9 +29,8 @@ def parse_args():
     parser = common.argument_parser(__doc__, PRESETS)
     parser.add_argument("--output-dir", help="folder to write to")
     splits = ["validation", "test"]
-    parser.add_argument(
-        "--split", choices=splits, default="validation", help="rows to score (validation)"
-    )
+    split_help = "rows to score (validation)"
+    parser.add_argument("--split", choices=splits, default="validation", help=split_help)
     common.add_rouge_argument(parser)
     return common.parse_args(parser, PRESETS)
 
@@ -45,10 +44,6 @@ def print_overlap(name, generated, reference):
     f1 = 2 * recall * precision / (recall + precision)
     fractions = f"recall {overlap}/{len(reference)}, precision {overlap}/{len(generated)}"
     print(f"{name}: {fractions}, F1 {f1:.4f}")
-
-
-def round_scores(scores):
-    return {name: round(f1, 4) for name, f1 in scores.items()}
 
 
 def three_sentence_summary(text, language):
@@ -87,49 +82,49 @@ def main():
     # This wordy summary has all six words of the reference, but precision falls to 6/10.
     wordy_summary = "I really really loved reading the Hunger Games all night"
     print(f"wordy     {wordy_summary}")
-    wordy = wordy_summary.lower().split()
-    print_overlap("rouge1 of a wordy summary", wordy, reference)
+    print_overlap("rouge1 of a wordy summary", wordy_summary.lower().split(), reference)
 
     # 2. The metric gives the same F1 for these sentences
     # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It keeps letters as
-    # "ñ", which rouge_score drops, and cuts words to the stems of their language, here English. A
-    # score is one number, without .low, .mid and .high; step 5 has intervals.
-    rouge = common.Rouge(args.rouge)
-    by_metric = rouge.compute(predictions=[generated_summary], references=[reference_summary])
-    print("the metric, F1:", round_scores(by_metric))
-    # Differs from the chapter, which swaps ROUGE-L and ROUGE-Lsum: ROUGE-L takes a text as one
-    # sequence of words, so these two lines in another order score only 0.5. ROUGE-Lsum compares
-    # each line of the reference with all lines of the summary, so their order does not matter.
-    # (rouge2 loses only the pair of words across the lines.)
-    reordered = rouge.compute(
+    # "ñ", and cuts words to the stems of their language. A score is one number, without .mid.
+    rouge_score = common.Rouge(args.rouge)
+    scores = rouge_score.compute(predictions=[generated_summary], references=[reference_summary])
+    print("the metric, F1:", {name: round(f1, 4) for name, f1 in scores.items()})
+    # Differs from the chapter, which swaps the two: ROUGE-L takes a text as one sequence of words,
+    # and ROUGE-Lsum goes line by line. If two lines change places, only ROUGE-L falls, to 0.5.
+    # (rouge2 loses the pair of words across the lines.)
+    scores = rouge_score.compute(
         predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
     )
-    print("two lines in another order:", round_scores(reordered))
+    print("two lines in another order:", {name: round(f1, 4) for name, f1 in scores.items()})
 
     # 3. Lead-3 of one review
-    books = common.load_prepared(args, [args.split])  # a DatasetDict
-    dataset = books[args.split]
+    books_dataset = common.load_prepared(args, [args.split])
+    dataset = books_dataset[args.split]
     example = dataset[0]
     summary = three_sentence_summary(example["review_body"], example["language"])
     # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the split: the means. rouge2 is lower, as pairs of words agree less often.
-    # With --rouge rouge_score, words are counted as in the chapter's baseline.
-    lead_3 = evaluate_baseline(dataset, rouge)
+    # 4. Lead-3 of the whole split, as in the chapter. rouge2 is lower, as pairs of words agree less
+    # often. (With --rouge rouge_score, words are counted as the chapter counts them.)
+    score = evaluate_baseline(dataset, rouge_score)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
-    print({name: round(f1 * 100, 2) for name, f1 in lead_3.items()})
+    print({name: round(f1 * 100, 2) for name, f1 in score.items()})
 
-    # 5. Not in the chapter: the same by language, with 95% intervals of a bootstrap. The training
-    # scripts print this table with a model beside lead-3.
-    scores = common.score_beside_lead_3(rouge, dataset)
-    print("\n" + common.format_scores(scores, args.split))
+    # 5. Not in the chapter: how far these means can be trusted. The last rows of the table repeat
+    # the means of step 4. New are their 95% intervals, in brackets, and the scores by language.
+    # The training scripts print the same table, with a model beside lead-3.
+    table = common.score_beside_lead_3(rouge_score, dataset)
+    print("\n" + common.format_scores(table, args.split))
+
+    # 6. Save the table
     with common.new_files(args.output_dir) as folder:
         # arguments.json says that this script wrote the folder, so that a later run may replace it.
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
-        common.write_json(folder / "results.json", {"scores": scores})
+        common.write_json(folder / "results.json", {"scores": table})
 
 
 if __name__ == "__main__":
-    with common.command_line():
+    with common.command_line():  # hides warnings; Ctrl-C or a full disk end in one line
         main()
