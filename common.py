@@ -720,6 +720,178 @@ def load_prepared(args, splits):
     return books
 
 
+def language_codes(languages):
+    """Return the codes of --languages, each once; print which of them have no rules here."""
+    codes = [language_code(language) for language in languages]
+    codes = list(dict.fromkeys(codes))
+    for code in codes:
+        if code not in LANGUAGES:
+            print(f"There are no rules for {code}: its sentences are split as in English.")
+    return codes
+
+
+def load_corpus(args):
+    """Yield each of the --languages that has reviews, and the ``DatasetDict`` of its reviews.
+
+    If none of them has reviews, the run ends.
+    """
+    path = find_dataset(args.dataset)
+    is_empty = True
+    for language in args.languages:
+        print(f"\n=== {language} ===")
+        reviews = load_reviews(args, path, language)
+        if reviews:
+            is_empty = False
+            yield language, reviews
+    if is_empty:
+        languages = " or ".join(args.languages)
+        fail(f"no review of {args.dataset} is in {languages}; see --languages")
+
+
+def load_reviews(args, path, language):
+    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none."""
+    columns = {  # {name in the chapter: name in the files}
+        "review_body": args.text_column,
+        "review_title": args.title_column,
+        "language": "language",
+        "product_category": "product_category",
+    }
+    reviews = load_splits(args, path, columns, language)
+    split = main_split(reviews)
+    languages = reviews[split].unique("language")
+    if not any(languages):
+        remedy = "give exactly one language, such as --languages en"
+        fail(f"{args.dataset} has no column 'language', or an empty one; {remedy}")
+    if language not in languages:
+        others = ", ".join(str(code) for code in languages[:20])
+        print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
+        return None
+    return keep_rows(reviews, has_language, f"not in {language} (--languages)", language=language)
+
+
+def main_split(dataset):
+    """Return "train" or, if there is no such split, the name of the first one."""
+    return "train" if "train" in dataset else next(iter(dataset))
+
+
+def keep_rows(dataset, keep, reason, **arguments):
+    """Return the rows for which ``keep(example, **arguments)`` is true, as ``dataset.filter`` does.
+
+    It also prints how many rows are dropped, and for which ``reason``. A split without rows is
+    removed. If it is the ``main_split``, the run ends.
+    """
+    kept = dataset.filter(keep, fn_kwargs=arguments)
+    for split, rows in dataset.items():
+        dropped = len(rows) - len(kept[split])
+        if dropped:
+            print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {reason}")
+        if len(kept[split]) == 0:
+            if split == main_split(dataset):
+                fail(f"no review is left in {split}: {dropped:,} {reason}")
+            print(f"{split} is left out")
+            del kept[split]
+    return kept
+
+
+def has_language(example, language):
+    return example["language"] == language
+
+
+def has_text(example, column):
+    return bool(example[column])
+
+
+def drop_empty_texts(books):
+    """Return the rows that have both a review and a title."""
+    books = keep_rows(books, has_text, "without a review (--text-column)", column="review_body")
+    return keep_rows(books, has_text, "without a title (--title-column)", column="review_title")
+
+
+def add_validation_split(books, args):
+    """Make a share of the training rows, --validation-share, the validation split if there is none.
+
+    Training needs one, and somebody's own file has only train.
+    """
+    if "validation" in books:
+        return
+    if not args.validation_share:
+        print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
+        return
+    if "train" not in books:
+        fail("there is no train split to take --validation-share from; leave it out")
+    with explain_errors("cannot take --validation-share of train", "give another one"):
+        parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
+    books["train"] = parts["train"]
+    books["validation"] = parts["test"]  # the method's name for the share
+    print(f"validation: {len(parts['test']):,} rows are taken from train (--validation-share)")
+
+
+def print_splits(books):
+    """Print the rows of each split and language, and what the other splits share with train.
+
+    A review or a title that is also in train makes a split easier, and its scores too high.
+    """
+    languages = {split: Counter(column_values(rows, "language")) for split, rows in books.items()}
+    print("\n" + pd.DataFrame(languages).T.fillna(0).astype(int).to_string() + "\n")
+    for split, rows in books.items():
+        if split != "train" and "train" in books:
+            reviews = count_shared(rows, books["train"], "review_body")
+            share = count_shared(rows, books["train"], "review_title") / len(rows)
+            print(f"{split}: {reviews} reviews and {share:.0%} of the titles are also in train.")
+
+
+def count_shared(rows, train, column):
+    """Return how many texts in a column of the ``rows`` also occur in this column of ``train``."""
+    texts = Counter(column_values(rows, column))
+    shared = set(texts).intersection(column_values(train, column))
+    return sum(texts[text] for text in shared)
+
+
+def column_values(rows, column):
+    """Yield the values of a column. For many rows ``rows[column][:]`` takes much memory."""
+    for batch in rows.select_columns(column).iter(batch_size=1000):
+        yield from batch[column]
+
+
+def draw_lengths(books, min_title_words):
+    """Return a ``Figure`` with histograms of the words in reviews and titles of each language."""
+    words = count_lengths(books)
+    languages = sorted(words["language"].unique())
+    figure = Figure(figsize=(10, 3 * len(languages)), layout="constrained")
+    figure.supxlabel("The longest 1% of reviews and titles are not drawn.", fontsize=8)
+    grid = figure.subplots(len(languages), 2, squeeze=False)
+    for language, (left, right) in zip(languages, grid, strict=True):
+        group = words[words["language"] == language]
+        draw_histogram(left, group["review"], f"Words in a review, {language}")
+        draw_histogram(right, group["title"], f"Words in a title, {language}")
+        if (group["title"] < min_title_words).any():
+            label = "Reviews with shorter titles are dropped."
+            right.axvline(min_title_words, color="black", linestyle="--", label=label)
+            right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below, over no bar
+    return figure
+
+
+def draw_histogram(axes, numbers, title):
+    """Draw how many reviews have how many words. The longest 1% would hide the rest."""
+    longest = int(numbers.quantile(0.99))
+    step = longest // 50 + 1  # words per bar, so that there are at most 50 bars
+    axes.hist(numbers[numbers <= longest], np.arange(0, longest + step + 1, step))
+    axes.set(title=title, xlabel="words", ylabel="reviews")
+
+
+def count_lengths(books):
+    """Return a ``DataFrame`` with the language of each row and its words in review and title."""
+    tables = []
+    for rows in books.values():
+        for batch in rows.iter(batch_size=1000):
+            languages = batch["language"]
+            review = list(map(count_words, batch["review_body"], languages))
+            title = list(map(count_words, batch["review_title"], languages))
+            table = pd.DataFrame({"language": languages, "review": review, "title": title})
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 def load_splits(args, path, columns, language):
     """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
 

@@ -29,7 +29,7 @@ def test_title_lengths_has_one_bar_per_word():
     }
     other = {"review_body": texts([7, 8]), "review_title": texts([2, 4]), "language": ["es"] * 2}
     splits = {"train": Dataset.from_dict(english), "test": Dataset.from_dict(other)}
-    figure = prepare_data.draw_lengths(DatasetDict(splits))
+    figure = common.draw_lengths(DatasetDict(splits), prepare_data.MIN_TITLE_WORDS)
     titles = {axis.get_title(): axis for axis in figure.axes}
     assert list(titles) == [
         "Words in a review, en",
@@ -49,7 +49,8 @@ def test_title_lengths_has_one_bar_per_word():
 
 def test_title_lengths_says_nothing_of_dropped_titles_if_there_are_none():
     rows = {"review_body": texts([7]), "review_title": texts([3]), "language": ["es"]}
-    figure = prepare_data.draw_lengths(DatasetDict({"train": Dataset.from_dict(rows)}))
+    splits = DatasetDict({"train": Dataset.from_dict(rows)})
+    figure = common.draw_lengths(splits, prepare_data.MIN_TITLE_WORDS)
     assert [line for axes in figure.axes for line in axes.get_lines()] == []
 
 
