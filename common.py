@@ -1157,6 +1157,52 @@ def read_input(path, column):
     return rows
 
 
+def read_rows(args):
+    """Return the rows that predict.py summarizes, and their reviews: dictionaries, and texts."""
+    column = "review_body"
+    if args.text:
+        rows = [{column: text} for text in read_command_line(args.text)]
+    elif args.input:
+        column = args.text_column
+        rows = read_input(args.input, column)
+    elif args.split:
+        rows = list(load_data_of_model(args, [args.split])[args.split])
+    else:
+        rows = read_examples(args)
+    # A cell of a file may hold a number, which becomes text, or nothing (None), which becomes "".
+    reviews = [to_text(row.get(column), column) or "" for row in rows]
+    return rows, reviews
+
+
+def read_examples(args):
+    """Return the rows of the test split that --examples names, or the first of each language.
+
+    If there is no test split, the validation split is used.
+    """
+    books = load_data_of_model(args, [])
+    split = "test" if "test" in books else "validation"
+    if split not in books:
+        fail(f"{args.data} has neither test nor validation reviews; give a review")
+    rows = books[split]
+    if args.examples:
+        if min(args.examples) < 0 or max(args.examples) >= len(rows):
+            fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
+        return [rows[idx] for idx in args.examples]
+    languages = list(rows["language"])
+    return [rows[languages.index(language)] for language in sorted(set(languages))]
+
+
+def load_data_of_model(args, splits):
+    """Return the prepared data in --data or, without this flag, those that --model learned from.
+
+    A training script saves its flags beside its model, with --data among them. A model of the Hub
+    has no such file, so that the data of the preset are taken.
+    """
+    if args.data is None:
+        args.data = read_arguments(args.model).get("data", preset_data(args.preset))
+    return load_prepared(args, splits)
+
+
 def check_output_file(output, source):
     """End the run unless ``output`` is a .csv or .jsonl file that may be written or replaced.
 

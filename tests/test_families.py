@@ -115,8 +115,9 @@ def given_to_generate(reviews, languages, tokenizer, model, args):
         raise Stop
 
     model.generate = generate
+    dataset = Dataset.from_dict({"review_body": reviews, "language": languages})
     with pytest.raises(Stop):
-        predict.summarize_batch(reviews, languages, tokenizer, model, args)
+        predict.summarize(dataset, tokenizer, model, args)
     return given
 
 
@@ -154,14 +155,14 @@ def test_what_a_model_reads_and_writes(
 
 def test_what_gpt2_reads(checkpoints):
     tokenizer, model = opened(checkpoints["gpt2"])
-    reviews = ["Good.", "A good book.", "A long book. " * 500]
+    reviews = ["A long book. " * 500, "A good book.", "Good."]  # the longest comes first
     args = arguments(checkpoints["gpt2"])
     inputs = given_to_generate(reviews, ["en"] * 3, tokenizer, model, args)
     texts = tokenizer.batch_decode(inputs["input_ids"])
     padding = ["<|endoftext|>" * mask.tolist().count(0) for mask in inputs["attention_mask"]]
-    assert texts[:2] == [padding[0] + "Good.\nTL;DR:", padding[1] + "A good book.\nTL;DR:"]
-    assert padding[0] > padding[1] > padding[2] == ""
-    assert inputs["input_ids"].shape == (3, 34) and texts[2].endswith("\nTL;DR:")
+    assert texts[1:] == [padding[1] + "A good book.\nTL;DR:", padding[2] + "Good.\nTL;DR:"]
+    assert padding[2] > padding[1] > padding[0] == ""
+    assert inputs["input_ids"].shape == (3, 34) and texts[0].endswith("\nTL;DR:")
 
 
 @pytest.mark.parametrize(
@@ -175,8 +176,7 @@ def test_reviews_longer_than_the_positions_are_refused(checkpoints, capsys, fami
 
 def summarize(tokenizer, model, rows, folder):
     """Return the titles that predict.py writes, eight reviews per batch."""
-    reviews, languages = rows["review_body"][:], rows["language"][:]
-    return predict.summarize(reviews, languages, tokenizer, model, arguments(folder))
+    return predict.summarize(rows, tokenizer, model, arguments(folder))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
