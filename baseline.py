@@ -112,13 +112,11 @@ def main():
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in score.items()})
 
-    # 5. Not in the chapter: how far these means can be trusted. The last rows of the table repeat
-    # the means of step 4. New are their 95% intervals, in brackets, and the scores by language.
-    # The training scripts print the same table, with a model beside lead-3.
+    # 5. Not in the chapter: how far these means can be trusted. The last line of the table has the
+    # means of step 4 again, now with their 95% intervals in brackets. The lines above it are the
+    # languages. The training scripts print the same table, with a model beside lead-3.
     table = common.score_beside_lead_3(rouge_score, dataset)
     print("\n" + common.format_scores(table, args.split))
-
-    # 6. Save the table
     with common.new_files(args.output_dir) as folder:
         # arguments.json says that this script wrote the folder, so that a later run may replace it.
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))

@@ -62,7 +62,7 @@ def parse_args():
 
 
 def show_samples(dataset, num_samples=3, seed=42):
-    """Print a few random rows of the training split."""
+    """Print the titles and reviews of a few random rows of the training split."""
     rows = dataset[common.main_split(dataset)]  # somebody's own data may have no split "train"
     sample = rows.shuffle(seed=seed).select(range(min(num_samples, len(rows))))
     for example in sample:
@@ -74,7 +74,8 @@ def show_samples(dataset, num_samples=3, seed=42):
 def show_categories(dataset):
     """Print the counts of the 20 largest product categories."""
     rows = dataset[common.main_split(dataset)]
-    # Differs from the chapter: only this column becomes a DataFrame, which saves memory.
+    # Differs from the chapter: to_pandas() stands for set_format("pandas"), and only this column
+    # becomes a DataFrame, which saves memory.
     df = rows.select_columns("product_category").to_pandas()
     print(df["product_category"].value_counts()[:20].to_string())
 
@@ -140,13 +141,13 @@ def main():
 
     # 4. Draw the lengths of reviews and titles. Then drop titles of one or two words, so that the
     # model does not learn to write such titles.
-    books_dataset = common.drop_empty_texts(books_dataset)  # not in the chapter
+    books_dataset = common.drop_empty_texts(books_dataset)  # rows without a review or a title
     figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)
     reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
     books_dataset = common.keep_rows(books_dataset, has_long_title, reason)
 
     # 5. Not in the chapter: validation rows for data that have none, a table of the splits, and how
-    # many reviews and titles are also in train. These make the scores too high.
+    # many reviews and titles are also in train. Such rows make the scores too high.
     common.add_validation_split(books_dataset, args)
     common.print_splits(books_dataset)
 
