@@ -99,8 +99,8 @@ def load_model(args):
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, as many as the checkpoint says; for mT5, one
         settings.num_beams = args.num_beams
-    # End the script if a weight is missing, or if the tokenizer is that of another model. Set up what
-    # models other than mT5 need. For example, BART's minimum length is longer than a title.
+    # End the script if a weight is missing, or if the tokenizer is that of another model. Set up
+    # what models other than mT5 need. For example, BART's minimum length is longer than a title.
     common.set_up_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
