@@ -7,8 +7,10 @@ The parts of this file, in their order, and the scripts that use them:
     Files                       folders whose files are replaced only by complete ones; all scripts
     Runs                        --output-dir, checkpoints and --resume; the training scripts
     Languages                   their codes and names; all scripts
-    Reviews                     load_prepared() for the other scripts; most else for prepare_data.py
+    Prepared data               load_prepared(); all scripts but prepare_data.py
+    Reviews                     loading, dropping and counting rows; prepare_data.py
     Files of reviews            CSV, JSON and Parquet; prepare_data.py and predict.py
+    Reviews and summaries       which reviews to summarize, and the file of titles; predict.py
     The checkpoint --model      checks and settings after from_pretrained(); all but baseline.py
     Other families of models    what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; the same
     Words, sentences and ROUGE  the metric and the table of scores; all scripts
@@ -684,7 +686,7 @@ def base_language(code):
     return re.split("[-_]", code.lower())[0]
 
 
-# ---- Reviews -------------------------------------------------------------------------------------
+# ---- Prepared data -------------------------------------------------------------------------------
 
 
 def load_prepared(args, splits):
@@ -718,6 +720,9 @@ def load_prepared(args, splits):
     if samples := getattr(args, "max_train_samples", None):
         books["train"] = books["train"].select(range(min(samples, len(books["train"]))))
     return books
+
+
+# ---- Reviews: what prepare_data.py does beside the chapter ---------------------------------------
 
 
 def language_codes(languages):
@@ -767,6 +772,111 @@ def load_reviews(args, path, language):
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
         return None
     return keep_rows(reviews, has_language, f"not in {language} (--languages)", language=language)
+
+
+def load_splits(args, path, columns, language):
+    """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
+
+    ``columns`` is {the chapter's name: the name of the column in the files}. If there is a folder
+    for each language, only that of the ``language`` is read. A row without a language gets that of
+    its folder or, if --languages has only one, that one.
+    """
+    folder = language_folder(path, language)
+    files = find_files(path / folder if folder else path)
+    with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
+        texts = {split: make_dataset(split, paths, columns) for split, paths in files.items()}
+    if folder or len(args.languages) == 1:
+        for split, rows in texts.items():
+            texts[split] = rows.map(lambda row: {"language": row["language"] or language})
+    return datasets.DatasetDict(texts)
+
+
+def make_dataset(split, paths, columns):
+    """Return the ``Dataset`` of the rows that ``read_split`` yields."""
+    return datasets.Dataset.from_generator(
+        read_split,
+        features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
+        # A folder for this run only. One that stays would keep what a changed file held before.
+        cache_dir=temporary_folder().name,
+        gen_kwargs={"split": split, "paths": paths, "columns": columns},
+    )
+
+
+@cache
+def temporary_folder():
+    """Return a ``TemporaryDirectory``, which is removed when the process ends."""
+    return tempfile.TemporaryDirectory()
+
+
+def read_split(split, paths, columns):
+    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are."""
+    for path in paths:
+        number, found = 0, {}  # rows, and the columns of all of them
+        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
+        with explain_errors(f"cannot read {path}", remedy):
+            for row in read_file(path, columns.values()):
+                number += 1
+                found |= dict.fromkeys(row)
+                yield to_chapter_row(row, columns)
+        if not found:
+            fail(f"{path} holds no reviews")
+        if columns["review_body"] not in found:
+            fail(f"{path} has the columns {', '.join(found)}; see --text-column")
+        print(f"{split}: {number:,} rows of {path}")
+
+
+def to_chapter_row(row, columns):
+    """Return the texts of a row by the chapter's names. A language such as zh-CN becomes zh.
+
+    ``columns`` is {the chapter's name: the name of the column in the row}.
+    """
+    texts = {name: to_text(row.get(column), column) for name, column in columns.items()}
+    if texts["language"]:
+        texts["language"] = base_language(texts["language"])
+    return texts
+
+
+def to_text(value, column):
+    """Return a value as text without spaces around it, or None if there is no value."""
+    if isinstance(value, (list, dict, bytes)):
+        fail(f"the column {column!r} holds a {type(value).__name__} where a text should be")
+    if pd.isna(value):  # None, or "not a number"
+        return None
+    return str(value).encode(errors="replace").decode().strip()  # half an emoji becomes "?"
+
+
+def find_dataset(dataset):
+    """Return the path of --dataset. A data set of the Hub is downloaded, or is in the local cache.
+
+    Its files are read as they are. load_dataset() would refuse a data set with a loading script, as
+    the copy of the chapter's corpus is reported to have. No script runs here.
+    """
+    path = Path(dataset)
+    if path.exists():
+        return path
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+        fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
+    with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
+        return Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset"))
+
+
+def language_folder(path, language):
+    """Return the name of the folder of a language at ``path``, such as es or es_MX, or None.
+
+    If there are folders of other languages only, the run ends.
+    """
+    folders = sorted(folder.name for folder in path.glob("*/"))  # "/" means: only folders
+
+    def named_after(codes):
+        return [name for name in folders if re.fullmatch(rf"({codes})([-_]\w\w)?", name.lower())]
+
+    found = named_after(language)
+    if len(found) > 1:
+        fail(f"{path} has the folders {' and '.join(found)}; move one of them")
+    others = named_after("|".join(LANGUAGES))
+    if others and not found:
+        fail(f"{path} has folders for {', '.join(others)}, and none for {language}")
+    return found[0] if found else None
 
 
 def main_split(dataset):
@@ -890,111 +1000,6 @@ def count_lengths(books):
             table = pd.DataFrame({"language": languages, "review": review, "title": title})
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def load_splits(args, path, columns, language):
-    """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
-
-    ``columns`` is {the chapter's name: the name of the column in the files}. If there is a folder
-    for each language, only that of the ``language`` is read. A row without a language gets that of
-    its folder or, if --languages has only one, that one.
-    """
-    folder = language_folder(path, language)
-    files = find_files(path / folder if folder else path)
-    with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
-        texts = {split: make_dataset(split, paths, columns) for split, paths in files.items()}
-    if folder or len(args.languages) == 1:
-        for split, rows in texts.items():
-            texts[split] = rows.map(lambda row: {"language": row["language"] or language})
-    return datasets.DatasetDict(texts)
-
-
-def make_dataset(split, paths, columns):
-    """Return the ``Dataset`` of the rows that ``read_split`` yields."""
-    return datasets.Dataset.from_generator(
-        read_split,
-        features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
-        # A folder for this run only. One that stays would keep what a changed file held before.
-        cache_dir=temporary_folder().name,
-        gen_kwargs={"split": split, "paths": paths, "columns": columns},
-    )
-
-
-@cache
-def temporary_folder():
-    """Return a ``TemporaryDirectory``, which is removed when the process ends."""
-    return tempfile.TemporaryDirectory()
-
-
-def read_split(split, paths, columns):
-    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are."""
-    for path in paths:
-        number, found = 0, {}  # rows, and the columns of all of them
-        remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
-        with explain_errors(f"cannot read {path}", remedy):
-            for row in read_file(path, columns.values()):
-                number += 1
-                found |= dict.fromkeys(row)
-                yield to_chapter_row(row, columns)
-        if not found:
-            fail(f"{path} holds no reviews")
-        if columns["review_body"] not in found:
-            fail(f"{path} has the columns {', '.join(found)}; see --text-column")
-        print(f"{split}: {number:,} rows of {path}")
-
-
-def to_chapter_row(row, columns):
-    """Return the texts of a row by the chapter's names. A language such as zh-CN becomes zh.
-
-    ``columns`` is {the chapter's name: the name of the column in the row}.
-    """
-    texts = {name: to_text(row.get(column), column) for name, column in columns.items()}
-    if texts["language"]:
-        texts["language"] = base_language(texts["language"])
-    return texts
-
-
-def to_text(value, column):
-    """Return a value as text without spaces around it, or None if there is no value."""
-    if isinstance(value, (list, dict, bytes)):
-        fail(f"the column {column!r} holds a {type(value).__name__} where a text should be")
-    if pd.isna(value):  # None, or "not a number"
-        return None
-    return str(value).encode(errors="replace").decode().strip()  # half an emoji becomes "?"
-
-
-def find_dataset(dataset):
-    """Return the path of --dataset. A data set of the Hub is downloaded, or is in the local cache.
-
-    Its files are read as they are. load_dataset() would refuse a data set with a loading script, as
-    the copy of the chapter's corpus is reported to have. No script runs here.
-    """
-    path = Path(dataset)
-    if path.exists():
-        return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
-        fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
-    with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
-        return Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset"))
-
-
-def language_folder(path, language):
-    """Return the name of the folder of a language at ``path``, such as es or es_MX, or None.
-
-    If there are folders of other languages only, the run ends.
-    """
-    folders = sorted(folder.name for folder in path.glob("*/"))  # "/" means: only folders
-
-    def named_after(codes):
-        return [name for name in folders if re.fullmatch(rf"({codes})([-_]\w\w)?", name.lower())]
-
-    found = named_after(language)
-    if len(found) > 1:
-        fail(f"{path} has the folders {' and '.join(found)}; move one of them")
-    others = named_after("|".join(LANGUAGES))
-    if others and not found:
-        fail(f"{path} has folders for {', '.join(others)}, and none for {language}")
-    return found[0] if found else None
 
 
 # ---- Files of reviews ----------------------------------------------------------------------------
@@ -1130,6 +1135,9 @@ def read_json_rows(path, file, asked):
                 where = f"row {place}" if is_list else f"line {number + 1}"
                 fail(f"{path}, {where} holds no object with columns: {str(row)[:50]}")
             yield row
+
+
+# ---- Reviews and summaries of predict.py ---------------------------------------------------------
 
 
 def read_command_line(texts):
