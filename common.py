@@ -771,7 +771,9 @@ def load_reviews(args, path, language):
         others = ", ".join(str(code) for code in languages[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
         return None
-    return keep_rows(reviews, has_language, f"not in {language} (--languages)", language=language)
+    kept = reviews.filter(lambda code: code == language, input_columns="language")
+    print_dropped(reviews, kept, f"not in {language} (--languages)")
+    return kept
 
 
 def load_splits(args, path, columns, language):
@@ -884,37 +886,30 @@ def main_split(dataset):
     return "train" if "train" in dataset else next(iter(dataset))
 
 
-def keep_rows(dataset, keep, reason, **arguments):
-    """Return the rows for which ``keep(example, **arguments)`` is true, as ``dataset.filter`` does.
+def print_dropped(before, after, reason):
+    """Print how many rows of each split are dropped, and for which ``reason``.
 
-    It also prints how many rows are dropped, and for which ``reason``. A split without rows is
-    removed. If it is the ``main_split``, the run ends.
+    Both are a ``DatasetDict``. A split without rows is removed from ``after``. If it is the
+    ``main_split``, the run ends.
     """
-    kept = dataset.filter(keep, fn_kwargs=arguments)
-    for split, rows in dataset.items():
-        dropped = len(rows) - len(kept[split])
+    for split, rows in before.items():
+        dropped = len(rows) - len(after[split])
         if dropped:
             print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {reason}")
-        if len(kept[split]) == 0:
-            if split == main_split(dataset):
+        if len(after[split]) == 0:
+            if split == main_split(before):
                 fail(f"no review is left in {split}: {dropped:,} {reason}")
             print(f"{split} is left out")
-            del kept[split]
-    return kept
-
-
-def has_language(example, language):
-    return example["language"] == language
-
-
-def has_text(example, column):
-    return bool(example[column])
+            del after[split]
 
 
 def drop_empty_texts(books):
     """Return the rows that have both a review and a title."""
-    books = keep_rows(books, has_text, "without a review (--text-column)", column="review_body")
-    return keep_rows(books, has_text, "without a title (--title-column)", column="review_title")
+    with_review = books.filter(bool, input_columns="review_body")
+    print_dropped(books, with_review, "without a review (--text-column)")
+    with_title = with_review.filter(bool, input_columns="review_title")
+    print_dropped(with_review, with_title, "without a title (--title-column)")
+    return with_title
 
 
 def add_validation_split(books, args):
@@ -1166,7 +1161,10 @@ def read_input(path, column):
 
 
 def read_rows(args):
-    """Return the rows that predict.py summarizes, and their reviews: dictionaries, and texts."""
+    """Return the rows that predict.py summarizes: as dictionaries, and as a ``Dataset``.
+
+    The ``Dataset`` has only the columns review_body and language. Only mBART-50 uses the language.
+    """
     column = "review_body"
     if args.text:
         rows = [{column: text} for text in read_command_line(args.text)]
@@ -1179,7 +1177,10 @@ def read_rows(args):
         rows = read_examples(args)
     # A cell of a file may hold a number, which becomes text, or nothing (None), which becomes "".
     reviews = [to_text(row.get(column), column) or "" for row in rows]
-    return rows, reviews
+    codes = [args.language or row.get("language") or "unknown" for row in rows]
+    languages = [base_language(str(code)) for code in codes]
+    dataset = datasets.Dataset.from_dict({"review_body": reviews, "language": languages})
+    return rows, dataset
 
 
 def read_examples(args):
@@ -1417,17 +1418,6 @@ def task_prefix(model):
     return parameters.get("summarization", {}).get("prefix", "")
 
 
-def find_languages(args, rows, tokenizer):
-    """Return the language of each row, such as es, for mBART-50; "unknown" if there is none.
-
-    ``rows`` are dictionaries. The run ends if mBART-50 does not know one of the languages.
-    """
-    codes = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [base_language(str(code)) for code in codes]  # a file may hold a number here
-    language_ids(languages, tokenizer)
-    return languages
-
-
 def language_ids(languages, tokenizer):
     """Return the tokens of the ``languages`` of mBART-50, such as that of es_XX for es.
 
@@ -1448,6 +1438,31 @@ def set_language_codes(model_inputs, languages, tokenizer):
         for row, number in zip(model_inputs[name], ids, strict=False):  # no ids: no change
             row[0] = number
     return model_inputs
+
+
+def continue_batch(examples, tokenizer, model, args):
+    """Do what summarize_batch() of predict.py does, with GPT-2, which can only continue a text.
+
+    "TL;DR" at the end of a review asks for its summary, as the chapter's table of models says.
+    """
+    reviews = examples["review_body"]
+    inputs = tokenizer(
+        reviews,
+        ["\nTL;DR:"] * len(reviews),
+        max_length=args.max_input_length,
+        truncation="only_first",  # if the two are too long together, the review is cut
+        padding=True,
+        return_tensors="pt",
+    )
+    inputs = inputs.to(model.device)
+    generated_tokens = model.generate(
+        inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=args.max_target_length,
+    )
+    new_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
+    summaries = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    return [summary.strip() for summary in summaries]  # GPT-2 begins with a space
 
 
 # ---- Words, sentences and ROUGE ------------------------------------------------------------------

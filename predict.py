@@ -52,33 +52,6 @@ PRESETS = {
 }
 
 
-def parse_args():
-    parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
-    # --model, --max-input-length, --max-target-length, --num-beams, --batch-size, --bf16, --rouge
-    common.add_generation_arguments(parser)
-    reviews = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize
-    text_help = "reviews to summarize; - reads one from standard input"
-    reviews.add_argument("text", nargs="*", default=[], help=text_help)
-    examples_help = "rows of the test split, or of validation if there is no test, counted from 0"
-    reviews.add_argument("--examples", type=int, nargs="+", help=examples_help)
-    input_help = "file of reviews: CSV, TSV, JSON, JSONL, Parquet, or TXT with one review per line"
-    reviews.add_argument("--input", help=input_help)
-    reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
-    add = parser.add_argument
-    add("--output", help="file to write, .csv or .jsonl; an existing one is replaced")
-    column_help = "column of --input with reviews (review_body)"
-    add("--text-column", default="review_body", help=column_help)
-    add("--language", help="language of all reviews, such as en; only mBART-50 needs to know it")
-    args = common.parse_args(parser, PRESETS)
-    if args.output:
-        # This stops if the file cannot be written, or if it is the input.
-        common.check_output_file(args.output, args.input)
-    # The preset's model is a folder. If it is missing, its name would be looked for on the Hub.
-    if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
-        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    return args
-
-
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # reports an error in one line
@@ -138,23 +111,30 @@ def summarize_batch(examples, tokenizer, model, args):
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
+def batches_by_length(reviews, batch_size):
+    """Return lists of positions of reviews, each with reviews of similar length, to save padding.
+
+    The longest come first, so that a lack of memory shows at once. Empty reviews are left out.
+    """
+    positions = [position for position, review in enumerate(reviews) if review]
+    positions.sort(key=lambda position: len(reviews[position]), reverse=True)
+    starts = range(0, len(positions), batch_size)
+    return [positions[start : start + batch_size] for start in starts]
+
+
 def summarize(dataset, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
-    # mT5 has an encoder. Of the chapter's models only GPT-2 has none, and needs another function.
-    write_batch = summarize_batch if model.config.is_encoder_decoder else continue_batch
+    summarize_examples = summarize_batch
+    if not model.config.is_encoder_decoder:  # GPT-2, which can only continue a text
+        summarize_examples = common.continue_batch
     reviews = list(dataset["review_body"])
     summaries = [""] * len(reviews)
-    # The positions of the reviews that are not empty, with the longest first. Reviews of similar
-    # length share a batch, which saves padding, and a lack of memory shows at once.
-    order = [index for index, review in enumerate(reviews) if review]
-    order.sort(key=lambda index: len(reviews[index]), reverse=True)
-    starts = range(0, len(order), args.batch_size)
+    batches = batches_by_length(reviews, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
-    for start in tqdm(starts, "Summarize", disable=None, leave=False):
-        batch = order[start : start + args.batch_size]
-        written = write_batch(dataset[batch], tokenizer, model, args)
-        for index, summary in zip(batch, written, strict=True):
-            summaries[index] = summary.strip()  # GPT-2 begins with a space
+    for positions in tqdm(batches, "Summarize", disable=None, leave=False):
+        written = summarize_examples(dataset[positions], tokenizer, model, args)
+        for position, summary in zip(positions, written, strict=True):
+            summaries[position] = summary
     return summaries
 
 
@@ -170,45 +150,45 @@ def print_summary(review, title, summary):
     print(common.printable("\n".join(lines)))  # without terminal control characters
 
 
-def continue_batch(examples, tokenizer, model, args):
-    """Do what summarize_batch() does, with GPT-2. It has no encoder and can only continue a text.
-
-    "TL;DR" at the end of a review asks for its summary, as the chapter's table of models says.
-    """
-    reviews = examples["review_body"]
-    inputs = tokenizer(
-        reviews,
-        ["\nTL;DR:"] * len(reviews),
-        max_length=args.max_input_length,
-        truncation="only_first",  # if the two are too long together, the review is cut
-        padding=True,
-        return_tensors="pt",
-    )
-    inputs = inputs.to(model.device)
-    generated_tokens = model.generate(
-        inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        max_new_tokens=args.max_target_length,
-    )
-    new_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
-    return tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+def parse_args():
+    parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
+    # --model, --max-input-length, --max-target-length, --num-beams, --batch-size, --bf16, --rouge
+    common.add_generation_arguments(parser)
+    reviews = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize
+    text_help = "reviews to summarize; - reads one from standard input"
+    reviews.add_argument("text", nargs="*", default=[], help=text_help)
+    examples_help = "rows of the test split, or of validation if there is no test, counted from 0"
+    reviews.add_argument("--examples", type=int, nargs="+", help=examples_help)
+    input_help = "file of reviews: CSV, TSV, JSON, JSONL, Parquet, or TXT with one review per line"
+    reviews.add_argument("--input", help=input_help)
+    reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
+    add = parser.add_argument
+    add("--output", help="file to write, .csv or .jsonl; an existing one is replaced")
+    column_help = "column of --input with reviews (review_body)"
+    add("--text-column", default="review_body", help=column_help)
+    add("--language", help="language of all reviews, such as en; only mBART-50 needs to know it")
+    args = common.parse_args(parser, PRESETS)
+    if args.output:
+        # This stops if the file cannot be written, or if it is the input.
+        common.check_output_file(args.output, args.input)
+    # The preset's model is a folder. If it is missing, its name would be looked for on the Hub.
+    if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
+        common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
+    return args
 
 
 def main():
     args = parse_args()
 
-    # 1. The reviews: books_dataset["test"][idx], as in the chapter, or those of the other commands
-    # above. They are read before the model, so that a mistake in a flag or a file shows at once.
-    # Each of the rows is a dictionary with all columns, and each of the reviews is a text.
+    # 1. The reviews. They are read before the model, so that a mistake in a file shows at once.
+    # rows are dictionaries with all columns. reviews is a Dataset with review_body and language.
     rows, reviews = common.read_rows(args)
 
-    # 2. The model
+    # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
 
-    # 3. The summaries. Of all models only mBART-50 uses the languages.
-    languages = common.find_languages(args, rows, tokenizer)
-    dataset = Dataset.from_dict({"review_body": reviews, "language": languages})
-    summaries = summarize(dataset, tokenizer, model, args)
+    # 3. The summaries
+    summaries = summarize(reviews, tokenizer, model, args)
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
@@ -224,7 +204,7 @@ def main():
         scores = common.score_beside_lead_3(rouge_score, Dataset.from_list(rows), summaries)
         print(common.format_scores(scores, args.split))
     elif not args.output:
-        for review, row in zip(reviews, rows, strict=True):
+        for review, row in zip(reviews["review_body"], rows, strict=True):
             print_summary(review, row.get("review_title"), row["summary"])
 
 

@@ -85,19 +85,6 @@ def filter_books(example, categories):
     return example["product_category"] in categories
 
 
-def merge_languages(corpus, seed):
-    """Return one ``DatasetDict`` with the reviews of all languages, shuffled."""
-    parts = {}  # {split: the reviews of each language}
-    for reviews in corpus.values():
-        for split, rows in reviews.items():
-            parts.setdefault(split, []).append(rows)
-    books_dataset = DatasetDict()
-    for split, datasets in parts.items():
-        books_dataset[split] = concatenate_datasets(datasets)
-        books_dataset[split] = books_dataset[split].shuffle(seed=seed)
-    return books_dataset
-
-
 def has_long_title(example):
     """Return whether the title has three words or more: the chapter's ``len(title.split()) > 2``.
 
@@ -121,21 +108,24 @@ def main():
         show_samples(reviews, seed=args.seed)
         corpus[language] = reviews
 
-    # 2. Keep the books
-    # Differs from the chapter: keep_rows() calls dataset.filter(), and says how many rows it drops.
+    # 2. Keep the books. (--categories without a name keeps all products.)
     if args.categories:
-        reason = f"not of --categories {' '.join(args.categories)} in"
         for language, reviews in corpus.items():
             print(f"\n=== {language}: the 20 largest product categories ===")
             show_categories(reviews)
-            corpus[language] = common.keep_rows(
-                reviews, filter_books, f"{reason} {language}", categories=args.categories
-            )
+            books = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
+            reason = f"not of --categories {' '.join(args.categories)} in {language}"
+            common.print_dropped(reviews, books, reason)
             print(f"\n=== {language}: after filter_books ===")
-            show_samples(corpus[language], seed=args.seed)
+            show_samples(books, seed=args.seed)
+            corpus[language] = books
 
     # 3. Put the languages together, split by split, and shuffle
-    books_dataset = merge_languages(corpus, args.seed)
+    books_dataset = DatasetDict()
+    for split in ("train", "validation", "test"):
+        parts = [reviews[split] for reviews in corpus.values() if split in reviews]
+        if parts:
+            books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
@@ -143,8 +133,10 @@ def main():
     # model does not learn to write such titles.
     books_dataset = common.drop_empty_texts(books_dataset)  # rows without a review or a title
     figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)
+    long_titles = books_dataset.filter(has_long_title)
     reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    books_dataset = common.keep_rows(books_dataset, has_long_title, reason)
+    common.print_dropped(books_dataset, long_titles, reason)
+    books_dataset = long_titles
 
     # 5. Not in the chapter: validation rows for data that have none, a table of the splits, and how
     # many reviews and titles are also in train. Such rows make the scores too high.
