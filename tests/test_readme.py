@@ -29,6 +29,9 @@ NOT_RUN = {
     "pip install": "needs a network",
     "python prepare_data.py --preset amazon": "needs the Hub; test_hub.py has a stand-in",
     "python baseline.py --preset amazon": "needs the Hub",
+    "python train_trainer.py --preset amazon": "needs the Hub",
+    "python train_accelerate.py --preset amazon": "needs the Hub",
+    "python predict.py --preset amazon": "needs the model of the line before",
     "torchrun": "needs the Hub and four GPUs",
     "accelerate launch": "needs the Hub and two GPUs",
 }
