@@ -11,7 +11,7 @@ The parts of this file, in their order, and the scripts that use them:
     Reviews                     loading, dropping and counting rows; prepare_data.py
     Files of reviews            CSV, JSON and Parquet; prepare_data.py and predict.py
     Reviews and summaries       which reviews to summarize, and the file of titles; predict.py
-    The checkpoint --model      checks and settings after from_pretrained(); all but baseline.py
+    The checkpoint --model      checks and settings after from_pretrained(); where a model is used
     Other families of models    what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; the same
     Words, sentences and ROUGE  the metric and the table of scores; all scripts
     Results                     scores, log, picture and model card; the training scripts
@@ -135,12 +135,8 @@ def training_parser(description, presets):
     add("--seed", type=int, default=42, help="seed of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
     add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")
-    add(
-        "--hub-private",
-        action="store_true",
-        default=None,
-        help="only you see that repository, if it is new",
-    )
+    private_help = "only you see that repository, if it is new (as your settings on the Hub say)"
+    add("--hub-private", action="store_true", default=None, help=private_help)
     return parser
 
 
@@ -256,8 +252,8 @@ def telling_error(error):
     Libraries wrap such errors in others.
     """
     while error.__cause__:
-        hides_reason = type(error) is LocalEntryNotFoundError  # why the Hub gave nothing
-        if isinstance(error, (OSError, HTTPError)) and not hides_reason:
+        names_it = isinstance(error, (OSError, HTTPError))
+        if names_it and type(error) is not LocalEntryNotFoundError:  # which hides its cause
             break
         error = error.__cause__
     return error
@@ -340,7 +336,6 @@ MOVED_LAST = (
     "dataset_dict.json",  # no data set loads without it
     "results.json",  # no run counts as finished without it
 )
-NOT_UPLOADED = ("checkpoint-*", ARGUMENTS_FILE)  # the arguments may name folders of this machine
 TEMPORARY = ".new-files-"  # how the temporary folders of new_files() begin
 
 
@@ -594,8 +589,9 @@ def check_resumable(folder):
     This is done before any of them is used.
     """
     remedy = f"delete {folder} and use --resume again"
-    for path in folder.glob("custom_checkpoint_*"):  # Accelerate would look for its object
-        fail(f"no script here wrote {path}; delete it and use --resume again")
+    custom = sorted(folder.glob("custom_checkpoint_*"))  # Accelerate would look for their objects
+    if custom:
+        fail(f"no script here wrote {custom[0]}; delete it and use --resume again")
     # The last pattern is for rng_state.pth of the Trainer and random_states_0.pkl of Accelerate.
     for pattern in ("*.json", "*.safetensors", "optimizer.*", "scheduler.*", "r*_state*"):
         paths = sorted(folder.glob(pattern))
@@ -1757,8 +1753,8 @@ def write_model_card(path, args, public_arguments, scores):
 @contextmanager
 def explain_hub_errors(args):
     """Turn any error of --push-to-hub into one line, which says how to upload the model later."""
-    excluded = " ".join(f"--exclude '{pattern}'" for pattern in NOT_UPLOADED)
-    command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} . {excluded}"
+    command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} ."
+    command += " --exclude 'checkpoint-*' --exclude 'arguments.json'"  # as in the scripts
     remedy = f"log in with `hf auth login`; what is saved can be uploaded later: {command}"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy, errors=Exception):
         yield
