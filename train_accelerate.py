@@ -249,6 +249,9 @@ def main():
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
+    # Print what will be trained, and check --output-dir. With --resume, checkpoint is the newest
+    # one there, if there is one. Otherwise it is None.
+    checkpoint = common.begin_run(args, books["train"], tokenizer)
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself.
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
@@ -282,11 +285,8 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. Print what will be trained. With --resume, checkpoint is the newest one of --output-dir, if
-    # there is one. Otherwise it is None.
-    checkpoint = common.begin_run(args, books["train"], tokenizer)
+    # 7. The repository. (The chapter's Repository() is gone.) A wrong token is seen at once.
     if args.push_to_hub and accelerator.is_main_process:
-        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 

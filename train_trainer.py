@@ -176,7 +176,7 @@ def get_training_arguments(args):
 
 
 def main():
-    args = parse_args()  # what the chapter calls args is training_args, in step 6
+    args = parse_args()  # what the chapter calls args is training_args, in step 7
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language. On several
     # processes, the first one prepares it if it is missing.
@@ -185,16 +185,24 @@ def main():
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
 
-    # 3. Tokenize the reviews and their titles. Each process does so for itself.
+    # 3. Print what will be trained, and check --output-dir. With --resume, checkpoint is the newest
+    # one there, if there is one. Otherwise it is None.
+    checkpoint = common.begin_run(args, books["train"], tokenizer)
+    state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
+    if args.push_to_hub and state.is_main_process:
+        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
+
+    # 4. Tokenize the reviews and their titles. Each process does so for itself.
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
-    # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
+    # 5. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
-    state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
     state.print("The labels of two rows. The loss does not count the padding, which is -100.")
     state.print(batch["labels"])
@@ -202,7 +210,7 @@ def main():
     state.print(f"Their decoder_input_ids: the labels, shifted right by one token, {padding}.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric. Differs from the chapter: words and stems are those of each text's language.
+    # 6. The metric. Differs from the chapter: words and stems are those of each text's language.
     # The chapter's metric is made for English; it splits "años" into "a" and "os". To compare with
     # its scores, give --rouge rouge_score_stemmer.
     rouge = common.Rouge(args.rouge)
@@ -221,10 +229,10 @@ def main():
         # Differs from the chapter: a score is a number, without .mid.
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 6. The arguments of the Trainer
+    # 7. The arguments of the Trainer
     training_args = get_training_arguments(args)
 
-    # 7. The Trainer
+    # 8. Train
     trainer = Seq2SeqTrainer(
         model,
         training_args,
@@ -240,14 +248,6 @@ def main():
     # A copy to be saved in step 9. In the evaluation, generate() writes defaults such as
     # max_length=20 into the settings of the model.
     generation_config = copy.deepcopy(model.generation_config)
-
-    # 8. Print what will be trained. With --resume, checkpoint is the newest one of --output-dir, if
-    # there is one. Otherwise it is None. Then train.
-    checkpoint = common.begin_run(args, books["train"], tokenizer)
-    if args.push_to_hub and state.is_main_process:
-        # The chapter's Repository is gone. A wrong token is seen now and not after the training.
-        with common.explain_hub_errors(args):
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 9. Score and save the best model, which train() has loaded. Differs from the chapter:
@@ -258,7 +258,7 @@ def main():
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = generation_config  # the copy of step 7
+        model.generation_config = generation_config  # the copy of step 8
         # The files replace the older ones when all are written. After an error, those stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
