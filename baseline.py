@@ -58,8 +58,8 @@ def three_sentence_summary(text, language):
 def evaluate_baseline(dataset, metric):
     """Return the mean F1 scores of the ``three_sentence_summary`` of each review."""
     languages = list(dataset["language"])  # the rules for sentences and words depend on it
-    reviews = zip(dataset["review_body"], languages, strict=True)
-    summaries = [three_sentence_summary(text, language) for text, language in reviews]
+    pairs = zip(dataset["review_body"], languages, strict=True)
+    summaries = [three_sentence_summary(text, language) for text, language in pairs]
     # Differs from the chapter: the sentences of a title are put on lines too, as ROUGE-Lsum goes
     # line by line.
     titles = common.sentence_lines(dataset["review_title"], languages)
@@ -85,36 +85,38 @@ def main():
     print_overlap("rouge1 of a wordy summary", wordy_summary.lower().split(), reference)
 
     # 2. The metric gives the same F1 for these sentences
-    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It keeps letters as
-    # "ñ", and cuts words to the stems of their language. A score is one number, without .mid.
+    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), and takes languages.
+    # It keeps letters as "ñ", and cuts words to the stems of their language. A score is one number,
+    # without .mid.
     rouge_score = common.Rouge(args.rouge)
-    scores = rouge_score.compute(predictions=[generated_summary], references=[reference_summary])
+    scores = rouge_score.compute(
+        predictions=[generated_summary], references=[reference_summary], languages=["en"]
+    )
     print("the metric, F1:", {name: round(f1, 4) for name, f1 in scores.items()})
     # Differs from the chapter, which swaps the two: ROUGE-L takes a text as one sequence of words,
-    # and ROUGE-Lsum goes line by line. If two lines change places, only ROUGE-L falls, to 0.5.
-    # (rouge2 loses the pair of words across the lines.)
-    scores = rouge_score.compute(
-        predictions=["Great story.\nSlow start."], references=["Slow start.\nGreat story."]
-    )
+    # and ROUGE-Lsum goes line by line. If two lines change places, ROUGE-L falls to 0.5, and
+    # ROUGE-Lsum stays at 1. (rouge2 falls to 0.67, by the pair of words across the lines.)
+    predictions = ["Great story.\nSlow start."]
+    references = ["Slow start.\nGreat story."]
+    scores = rouge_score.compute(predictions=predictions, references=references, languages=["en"])
     print("two lines in another order:", {name: round(f1, 4) for name, f1 in scores.items()})
 
     # 3. Lead-3 of one review
-    books_dataset = common.load_prepared(args, [args.split])
-    dataset = books_dataset[args.split]
+    dataset = common.load_prepared(args, [args.split])[args.split]
     example = dataset[0]
     summary = three_sentence_summary(example["review_body"], example["language"])
     # printable() escapes characters that would steer the terminal.
     print(common.printable(f"\ntitle  {example['review_title']}\nlead-3 {summary}"))
 
-    # 4. Lead-3 of the whole split, as in the chapter. rouge2 is lower, as pairs of words agree less
-    # often. (With --rouge rouge_score, words are counted as the chapter counts them.)
+    # 4. Lead-3 of the whole split, as in the chapter. (With --rouge rouge_score, words are counted
+    # as the chapter counts them.)
     score = evaluate_baseline(dataset, rouge_score)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print({name: round(f1 * 100, 2) for name, f1 in score.items()})
 
-    # 5. Not in the chapter: how far these means can be trusted. The last line of the table has the
-    # means of step 4 again, now with their 95% intervals in brackets. The lines above it are the
-    # languages. The training scripts print the same table, with a model beside lead-3.
+    # 5. Not in the chapter: a table by language. Its last line, "all", has the means of step 4. The
+    # brackets are 95% intervals, like the chapter's .low and .high. The training scripts print this
+    # table with a model beside lead-3.
     table = common.score_beside_lead_3(rouge_score, dataset)
     print("\n" + common.format_scores(table, args.split))
     with common.new_files(args.output_dir) as folder:
