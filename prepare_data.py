@@ -3,18 +3,22 @@
 Chapter section: "Preparing a multilingual corpus", and the tokenizer of "Models for text
 summarization".
 
-    python prepare_data.py                      # the sample: synthetic reviews of this project
+    python prepare_data.py                      # the sample: reviews that a program composed
     python prepare_data.py --preset amazon      # the chapter's corpus, from the Hub
     python prepare_data.py --data data/prepared/own --dataset own.csv --languages en --categories
 
-The last line reads a file of your own, with columns review_body and review_title, or others that
---text-column and --title-column name. --categories without a name keeps all products.
+The last command reads a file of your own. It has columns review_body and review_title, or others
+that --text-column and --title-column name. --categories without a name keeps all products.
 
-Reads   data/sample/, a Hub data set, or a file or folder of CSV, TSV, JSON, JSONL or Parquet.
-Writes  data/prepared/<preset>/ or --data: a DatasetDict for datasets.load_from_disk, the flags in
-        arguments.json, title_lengths.png and, with --model tiny, which is the default for the
-        sample, tiny-mt5/: the untrained model that the training starts from.
-Takes   about 15 seconds for the sample. Expect 6,866 rows in train and 496 in validation.
+Reads   --dataset: by default data/sample/; a Hub data set, or a file or folder of CSV, TSV, JSON,
+        JSONL or Parquet.
+Writes  --data, by default data/prepared/<preset>/:
+            a DatasetDict for datasets.load_from_disk()
+            title_lengths.png
+            arguments.json, the flags
+            tiny-mt5/, for the sample: the untrained model that its training starts from
+Takes   about 15 seconds for the sample, which has 6,866 rows to train on, 496 to validate on, and
+        491 to test on.
 """
 
 import os
@@ -58,9 +62,6 @@ def parse_args():
     return args
 
 
-# ---- The chapter's functions; what is not the chapter's stands in common.py ----------------------
-
-
 def show_samples(dataset, num_samples=3, seed=42):
     """Print the titles and reviews of a few random rows of the training split."""
     rows = dataset[common.main_split(dataset)]  # somebody's own data may have no split "train"
@@ -99,16 +100,16 @@ def main():
     common.check_folder(args.data, args.dataset)  # ends the run if other programs wrote to --data
 
     # 1. Load the reviews of each language and look at some of them
-    # Differs from the chapter: load_corpus() stands for load_dataset("amazon_reviews_multi", "es"),
-    # which would turn a title "NA" of a CSV file into an empty one, and "007" into 7. Here all
-    # values stay as they are.
+    # Differs from the chapter: load_corpus() stands for load_dataset("amazon_reviews_multi", "es").
+    # It also reads your own files, without guessing: a title "NA" stays a title. The columns are
+    # review_body, review_title, language and product_category.
     corpus = {}  # {language: DatasetDict}
     for language, reviews in common.load_corpus(args):
         print(reviews)
         show_samples(reviews, seed=args.seed)
         corpus[language] = reviews
 
-    # 2. Keep the books. (--categories without a name keeps all products.)
+    # 2. Keep the books, as all reviews of the chapter's corpus are too many for a single GPU
     if args.categories:
         for language, reviews in corpus.items():
             print(f"\n=== {language}: the 20 largest product categories ===")
@@ -120,7 +121,7 @@ def main():
             show_samples(books, seed=args.seed)
             corpus[language] = books
 
-    # 3. Put the languages together, split by split, and shuffle
+    # 3. Put the languages together, split by split. Shuffle, so that each batch has both.
     books_dataset = DatasetDict()
     for split in ("train", "validation", "test"):
         parts = [reviews[split] for reviews in corpus.values() if split in reviews]
@@ -129,31 +130,35 @@ def main():
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
+    # Not in the chapter: drop rows without a review or a title, as your own files may have some
+    books_dataset = common.drop_empty_texts(books_dataset)
+
     # 4. Draw the lengths of reviews and titles. Then drop titles of one or two words, so that the
     # model does not learn to write such titles.
-    books_dataset = common.drop_empty_texts(books_dataset)  # rows without a review or a title
     figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)
-    long_titles = books_dataset.filter(has_long_title)
+    with_long_titles = books_dataset.filter(has_long_title)
     reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    common.print_dropped(books_dataset, long_titles, reason)
-    books_dataset = long_titles
+    common.print_dropped(books_dataset, with_long_titles, reason)
+    books_dataset = with_long_titles
 
-    # 5. Not in the chapter: validation rows for data that have none, a table of the splits, and how
-    # many reviews and titles are also in train. Such rows make the scores too high.
+    # 5. Not in the chapter: take validation rows from train if there are none (--validation-share).
+    # Print how many rows there are, and how many reviews and titles are also in train. These rows
+    # stay, but they make the scores too high.
     common.add_validation_split(books_dataset, args)
     common.print_splits(books_dataset)
 
-    # 6. Not in the chapter: save the data, so that the other scripts load them. With --model tiny,
-    # of which parse_args() has made a folder's name, an mT5 with random weights is saved as well.
+    # 6. Not in the chapter: save the data for the other scripts
     with common.new_files(args.data) as folder:  # moved to --data when all files are there
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
         books_dataset.save_to_disk(folder)
         figure.savefig(folder / "title_lengths.png")
+        # --model tiny stands for this folder: an untrained mT5, whose tokenizer knows these reviews
         if args.model == common.tiny_checkpoint(args):
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 7. The tokens of an example. "▁" is the start of a word, and "</s>" the end of the text.
+    # 7. The tokens of an example, by SentencePiece. "▁" is the start of a word, and "</s>" the end
+    # of the text. The tokenizer of the tiny model has few tokens, so it cuts many words.
     with common.explain_checkpoint_errors(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")
