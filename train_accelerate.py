@@ -12,8 +12,8 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
 Writes  results/<preset>-accelerate/: the model of the best epoch, its tokenizer, scores
         (results.json), log.csv, training.png and a model card; checkpoint-<epoch>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
-Prints  one line per epoch, and at the end a table of ROUGE scores beside the baseline lead-3.
-        Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
+Prints  after each epoch the losses, the scores and a summary; at the end a table of scores beside
+        the baseline lead-3. Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
 
 The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
 program composed. It shows that the script works, and not how good mT5 is: its model starts from
@@ -229,8 +229,9 @@ def push_to_hub(args, commit_message):
     )
 
 
-def finish_run(args, progress, rows):
+def finish_run(args, progress, rows, upload):
     """Save the log of all epochs beside the best model, print its scores, and push."""
+    common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
@@ -270,9 +271,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. Here,
-    # before prepare(), len() counts all batches, say 100. On 2 processes there will be 50 steps,
-    # and each moves a prepared schedule on by 2.
+    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. len() is
+    # still that of one process, say 100. On 2 processes, each of 50 steps moves the schedule by 2.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -292,6 +292,7 @@ def main():
 
     # 8. The metric, used like evaluate.load("rouge"), and how far the training is
     rouge = common.Rouge(args.rouge)
+    rows = books["validation"]
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
         accelerator.load_state(checkpoint)
@@ -316,7 +317,6 @@ def main():
             lr_scheduler.step()
             optimizer.zero_grad()
             epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
-        # The mean over the batches of all processes. After prepare(), len() is, say, 50.
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # (2) Generate a summary of each validation review
@@ -324,10 +324,12 @@ def main():
         common.check_losses([epoch_loss, eval_loss])  # ends the script if one is infinite or nan
 
         # (3) Compute ROUGE. All processes have all summaries, but only the first one prints.
-        result = compute_metrics(rouge, summaries, books["validation"])
+        result = compute_metrics(rouge, summaries, rows)
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
-        eval_scores = {f"eval_{name}": f1 for name, f1 in result.items()}
-        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **eval_scores}
+        example = f"Title: {rows[0]['review_title']}\nSummary: {summaries[0]}"
+        accelerator.print(common.printable(example))  # without terminal control characters
+        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
+        log |= {f"eval_{name}": f1 for name, f1 in result.items()}
         progress["log_history"].append(log)
         progress["epoch"] = epoch + 1
 
@@ -335,8 +337,8 @@ def main():
         if result["rougeL"] > progress["best_rougeL"]:
             progress["best_rougeL"] = result["rougeL"]
             if accelerator.is_main_process:
-                scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-                progress["best_scores"] = scores  # by language, with intervals
+                # By language, with intervals, beside the baseline lead-3
+                progress["best_scores"] = common.score_beside_lead_3(rouge, rows, summaries)
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
@@ -347,8 +349,7 @@ def main():
 
     # 10. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
-        common.wait_for_upload(args, upload)
-        finish_run(args, progress, books["validation"])
+        finish_run(args, progress, rows, upload)
 
 
 if __name__ == "__main__":
