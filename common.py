@@ -1662,6 +1662,19 @@ def which_is_better(difference):
 # ---- Results -------------------------------------------------------------------------------------
 
 
+def print_examples(books, summaries, number):
+    """Print the first validation reviews whose titles are not in the training split.
+
+    ``summaries`` are those of the validation split. The model may know the other titles by heart.
+    """
+    known_titles = set(books["train"]["review_title"])
+    examples = zip(books["validation"], summaries, strict=True)
+    new = [pair for pair in examples if pair[0]["review_title"] not in known_titles]
+    for example, summary in new[:number]:
+        texts = f">>> {example['review_body']}\nTitle: {example['review_title']}"
+        print(printable(f"\n{texts}\nSummary: {summary}"))
+
+
 def print_scores(args, scores, rows):
     """Print the table of a training, and a command that summarizes one of the ``rows``."""
     print("\n" + format_scores(scores, "validation"))

@@ -326,8 +326,8 @@ def main():
         # (3) Compute ROUGE. All processes have all summaries, but only the first one prints.
         result = compute_metrics(rouge, summaries, rows)
         accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
-        example = f"Title: {rows[0]['review_title']}\nSummary: {summaries[0]}"
-        accelerator.print(common.printable(example))  # without terminal control characters
+        if accelerator.is_main_process:
+            common.print_examples(books, summaries, number=1)
         log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
         log |= {f"eval_{name}": f1 for name, f1 in result.items()}
         progress["log_history"].append(log)

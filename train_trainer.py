@@ -13,8 +13,8 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
 Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (results.json), log.csv,
         training.png and a model card; up to three folders checkpoint-<step>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
-Prints  the losses and scores of each epoch, and at the end a table of ROUGE scores beside the
-        baseline lead-3. Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
+Prints  the losses and scores of each epoch, and at the end three summaries and a table of scores
+        beside the baseline lead-3. Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
 
 The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
 program composed. It shows that the script works, and not how good mT5 is: its model starts from
@@ -264,9 +264,7 @@ def main():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
-        for example, summary in zip(books["validation"].take(3), summaries, strict=False):
-            texts = f">>> {example['review_body']}\nTitle: {example['review_title']}"
-            print(common.printable(f"\n{texts}\nSummary: {summary}"))
+        common.print_examples(books, summaries, number=3)
         common.print_scores(args, scores, books["validation"])
 
     # 10. Push. Differs from the chapter: trainer.push_to_hub() would replace our model card.
