@@ -17,8 +17,17 @@ Reads   --model: a folder that a training script wrote, or a Hub id. By default 
 Writes  summaries to the screen or, with --output, to a .csv or .jsonl file: the reviews with all
         their columns and one more, "summary". With --split it prints a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
-        On the sample, expect rouge1 of about 66 to 69 for the validation split, and now and then a
-        summary that is wrong or in the wrong language, as the model is small.
+Prints  for the sample, with the model of train_trainer.py,
+            '>>> Review: I bought it during the sales on a whim. It copies every trick of the ...'
+            '>>> Title: You can see it coming'
+            '>>> Summary: El archivo no se abre'
+
+            '>>> Review: Tiene una pisada en la primera página y las esquinas dobladas. ...'
+            '>>> Title: Mal embalado y dañado'
+            '>>> Summary: Portada doblada y mal embalaje'
+        The first summary is in the wrong language ("the file does not open"), as this model is
+        small. The second one is good. With --split validation, expect rouge1 of 66 to 69: most of
+        these titles are also in the training split.
 """
 
 import sys

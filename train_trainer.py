@@ -13,8 +13,12 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
 Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (results.json), log.csv,
         training.png and a model card; up to three folders checkpoint-<step>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
-Prints  the losses and scores of each epoch, and at the end three summaries and a table of scores
-        beside the baseline lead-3. Expect rouge1 of 66 to 69 for the sample. Lead-3 has 22.
+Prints  the losses and scores of each epoch, and at the end three summaries, such as
+            >>> I called the seller three times and got no answer, I am still waiting. What a ...
+            Title: Still waiting for my fantasy novel
+            Summary: Still waiting for my crime novel.
+        and a table of scores beside the baseline lead-3. Expect rouge1 of 66 to 69 for the sample.
+        Lead-3 has 22.
 
 The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
 program composed. It shows that the script works, and not how good mT5 is: its model starts from
