@@ -70,7 +70,6 @@ from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -633,21 +632,6 @@ def without_folder(value):
     """Return the value of a flag or, if it is an absolute path, only its last part."""
     is_absolute = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_absolute else value
-
-
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
-
-    For the ``compute_loss_func`` of a Trainer. Each label token of a step counts the same, even if
-    the step has several batches. The losses of two batches with 10 and 30 label tokens are both
-    divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up. mT5's own loss
-    divides by 10 and by 30, so that a token of the first would count three times as much.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    # The gradients of several processes are averaged and not added up. To undo this, the Trainer
-    # multiplies what is returned here by the number of processes.
-    return loss / num_items_in_batch
 
 
 def check_losses(losses):

@@ -115,7 +115,7 @@ def summarize_batch(examples, tokenizer, model, args):
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         max_new_tokens=args.max_target_length,  # titles were cut to this length in the training
-    )
+    )  # without torch.no_grad(), as generate() computes no gradients
     # 3. The tokens become text.
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
@@ -141,7 +141,8 @@ def summarize(dataset, tokenizer, model, args):
     batches = batches_by_length(reviews, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
     for positions in tqdm(batches, "Summarize", disable=None, leave=False):
-        written = summarize_examples(dataset[positions], tokenizer, model, args)
+        examples = dataset[positions]  # a dictionary of lists
+        written = summarize_examples(examples, tokenizer, model, args)
         for position, summary in zip(positions, written, strict=True):
             summaries[position] = summary
     return summaries

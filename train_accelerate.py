@@ -345,7 +345,7 @@ def main():
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        # Not in the chapter: the state from which --resume goes on, with progress.json
+        # Not in the chapter: the state from which --resume goes on. All processes wait for it.
         with common.new_checkpoint(accelerator, args.output_dir, progress) as folder:
             accelerator.save_state(folder)  # weights, optimizer, schedule and random states
 

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import create_repo, upload_folder
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -179,6 +180,19 @@ def get_training_arguments(args):
     )
 
 
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the loss of a batch: its sum, divided by the number of label tokens of its step.
+
+    Differs from the chapter, but only if a step has several batches, by accumulation or on several
+    processes: each label token of the step counts the same. The losses of two batches with 10 and
+    30 label tokens are both divided by 40, and the Trainer adds them up. mT5's own loss divides by
+    10 and by 30, so that a token of the first batch would count three times as much.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    return loss / num_items_in_batch
+
+
 def main():
     args = parse_args()  # what the chapter calls args is training_args, in step 7
 
@@ -245,9 +259,7 @@ def main():
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
         compute_metrics=compute_metrics,
-        # Differs from the chapter, but only if a step has several batches, by accumulation or on
-        # several processes: each label token of the step counts the same.
-        compute_loss_func=common.compute_loss,
+        compute_loss_func=compute_loss,
     )
     # A copy to be saved in step 9. In the evaluation, generate() writes defaults such as
     # max_length=20 into the settings of the model.
@@ -255,10 +267,10 @@ def main():
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # 9. Score and save the best model, which train() has loaded. Differs from the chapter:
-    # evaluate() would return only the scores of compute_metrics(). The summaries of predict() are
-    # scored by language, with intervals, beside the baseline lead-3.
-    output = trainer.predict(tokenized_datasets["validation"])
-    common.check_losses([output.metrics["test_loss"]])  # ends the script if it is infinite or nan
+    # evaluate() would return no summaries. Those of predict() are scored by language, with
+    # intervals, beside the baseline lead-3.
+    output = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
+    common.check_losses([output.metrics["eval_loss"]])  # ends the script if it is infinite or nan
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
