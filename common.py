@@ -1023,7 +1023,8 @@ def find_files(path):
     if found and unnamed:
         named = next(iter(found.values()))[0].name  # such as taste-test-reviews.csv
         fail(f"{named} names a split, but {unnamed[0]} does not; rename or move one of them")
-    return found or {"train": unnamed}
+    in_order = {split: found[split] for split in SPLIT_WORDS if split in found}
+    return in_order or {"train": unnamed}
 
 
 def data_suffix(path):
@@ -1441,8 +1442,7 @@ def continue_batch(examples, tokenizer, model, args):
         max_new_tokens=args.max_target_length,
     )
     new_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
-    summaries = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-    return [summary.strip() for summary in summaries]  # GPT-2 begins with a space
+    return tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
 
 
 # ---- Words, sentences and ROUGE ------------------------------------------------------------------

@@ -144,7 +144,7 @@ def summarize(dataset, tokenizer, model, args):
         examples = dataset[positions]  # a dictionary of lists
         written = summarize_examples(examples, tokenizer, model, args)
         for position, summary in zip(positions, written, strict=True):
-            summaries[position] = summary
+            summaries[position] = summary.strip()  # BART and GPT-2 begin with a space
     return summaries
 
 
