@@ -42,8 +42,8 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-# What the scripts share: flags, errors, files, --resume, the metric, and what models other than mT5
-# need. You can follow the steps below without it.
+# What the scripts share: flags, errors, files, --resume, what models other than mT5 need, and the
+# metric. A comment says what a call does where its name does not.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -115,8 +115,8 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: sentences are found by the rules of each text's language. Spaces
-    # around a text change no score, so strip() is not needed.
+    # Differs from the chapter: sentences are found by the rules of each text's language, which are
+    # those of nltk, without a download. Spaces around a text change no score, so strip() is gone.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
@@ -128,10 +128,11 @@ def compute_metrics(rouge, summaries, rows):
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(rows["review_title"]), languages)
-    # Differs from the chapter: words and stems are those of each row's language. The chapter's
-    # metric is made for English; it splits "años" into "a" and "os".
+    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It calls the same
+    # package, rouge_score, but with the words and stems of each row's language. By itself, this
+    # package knows a-z only, and splits "años" into "a" and "os".
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
-    # Differs from the chapter: a score is a number, without .mid.
+    # result has rouge1, rouge2, rougeL and rougeLsum. Differs from the chapter: there is no .mid.
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
 
@@ -292,7 +293,7 @@ def main():
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 8. The metric, used like evaluate.load("rouge"), and how far the training is
+    # 8. The metric, the rows to compare with, and how far the training is
     rouge = common.Rouge(args.rouge)
     rows = books["validation"]
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}

@@ -43,8 +43,8 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
-# What the scripts share: flags, errors, files, --resume, the metric, and what models other than mT5
-# need. You can follow the steps below without it.
+# What the scripts share: flags, errors, files, --resume, what models other than mT5 need, and the
+# metric. A comment says what a call does where its name does not.
 import common
 
 # What each --preset sets. A flag on the command line overrides it.
@@ -129,8 +129,8 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: sentences are found by the rules of each text's language. Spaces
-    # around a text change no score, so strip() is not needed.
+    # Differs from the chapter: sentences are found by the rules of each text's language, which are
+    # those of nltk, without a download. Spaces around a text change no score, so strip() is gone.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
@@ -228,9 +228,10 @@ def main():
     state.print(f"Their decoder_input_ids: the labels, shifted right by one token, {padding}.")
     state.print(batch["decoder_input_ids"])
 
-    # 6. The metric. Differs from the chapter: words and stems are those of each text's language.
-    # The chapter's metric is made for English; it splits "años" into "a" and "os". To compare with
-    # its scores, give --rouge rouge_score_stemmer.
+    # 6. The metric. Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It
+    # calls the same package, rouge_score, but with the words and stems of each text's language. By
+    # itself, this package knows a-z only, and splits "años" into "a" and "os". To count words as
+    # the chapter does, give --rouge rouge_score_stemmer.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -244,7 +245,7 @@ def main():
         result = rouge.compute(
             predictions=decoded_preds, references=references, languages=languages
         )
-        # Differs from the chapter: a score is a number, without .mid.
+        # It has rouge1, rouge2, rougeL and rougeLsum. Differs from the chapter: there is no .mid.
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
     # 7. The arguments of the Trainer
