@@ -163,6 +163,8 @@ def parse_args(parser, presets):
         if type(value) is float and not 0 <= value < math.inf:
             parser.error(f"{flag} {value} is not a number from 0 up")
     check_launcher()
+    if "epochs" in args:  # a training: connect the processes that a launcher has started
+        process_state()
     if "model" in args and args.model == "tiny":
         args.model = tiny_checkpoint(args)
     if "bf16" in args and args.bf16 is None:

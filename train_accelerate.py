@@ -12,7 +12,7 @@ Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is miss
 Writes  results/<preset>-accelerate/: the model of the best epoch, its tokenizer, scores
         (results.json), log.csv, training.png and a model card; checkpoint-<epoch>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
-Prints  after each epoch a summary, the losses and the scores, such as
+Prints  after each epoch the losses, the scores and a summary, such as
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
         and at the end a table of scores beside the baseline lead-3. Expect rouge1 of 66 to 69 for
         the sample. Lead-3 has 22.
@@ -248,13 +248,14 @@ def main():
     args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
     set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
 
-    # 1. The data: a DatasetDict with the columns review_body, review_title and language
+    # 1. The processes, and the data: a DatasetDict with review_body, review_title and language
+    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
-    # Print what will be trained, and check --output-dir. With --resume, checkpoint is the newest
-    # one there, if there is one. Otherwise it is None.
+    # Print what will be trained, and check --output-dir. checkpoint is the newest one there, if
+    # --resume is given and there is one, else None.
     checkpoint = common.begin_run(args, books["train"], tokenizer)
 
     # 3. Tokenize the reviews and their titles. Each process does so for itself.
@@ -283,7 +284,6 @@ def main():
 
     # 6. Prepare everything: the model moves to the device, and each process gets a part of the
     # batches. On several processes the model is wrapped, so that their gradients are averaged.
-    accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
@@ -346,7 +346,7 @@ def main():
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        # Not in the chapter: the state from which --resume goes on. All processes wait for it.
+        # Not in the chapter: the state from which --resume goes on. This also waits for everyone.
         with common.new_checkpoint(accelerator, args.output_dir, progress) as folder:
             accelerator.save_state(folder)  # weights, optimizer, schedule and random states
 

@@ -197,7 +197,8 @@ def main():
     args = parse_args()  # what the chapter calls args is training_args, in step 7
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language. On several
-    # processes, the first one prepares it if it is missing.
+    # processes, the first one makes it if it is missing.
+    state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
@@ -206,7 +207,6 @@ def main():
     # 3. Print what will be trained, and check --output-dir. With --resume, checkpoint is the newest
     # one there, if there is one. Otherwise it is None.
     checkpoint = common.begin_run(args, books["train"], tokenizer)
-    state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
     if args.push_to_hub and state.is_main_process:
         # The chapter's Repository is gone. A wrong token is seen now and not after the training.
         with common.explain_hub_errors(args):
