@@ -197,7 +197,7 @@ def check_launcher():
 
 def device_has_bf16():
     """Return whether the GPU, or without a GPU the CPU, multiplies in bfloat16."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
@@ -300,6 +300,8 @@ def command_line():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
     if sys.stdout is None:  # the shell has closed it
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal without accents
     try:
         yield
@@ -387,21 +389,30 @@ def new_files(folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
-        yield Path(temporary)
-        # First ARGUMENTS_FILE, which marks a folder as ours, then most files, and then MOVED_LAST
-        order = {ARGUMENTS_FILE: 0, **dict.fromkeys(MOVED_LAST, 2)}
-        new = sorted(Path(temporary).iterdir(), key=lambda path: order.get(path.name, 1))
-        for path in new:
-            target = folder / path.name
-            if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
-                fail(f"{target} is in the way; move it, or name another folder")
-        for name in {path.name for path in new} & set(MOVED_LAST):
-            (folder / name).unlink(missing_ok=True)
-        for path in new:
-            if path.is_dir() and (folder / path.name).exists():
-                shutil.rmtree(folder / path.name)
-            path.replace(folder / path.name)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
+            yield Path(temporary)
+            move_files(Path(temporary), folder)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # removes an empty folder only, which an error would leave
+
+
+def move_files(source, folder):
+    """Move all that is in ``source`` to ``folder``, in a safe order; replace what is there."""
+    # First ARGUMENTS_FILE, which marks a folder as ours, then most files, and then MOVED_LAST
+    order = {ARGUMENTS_FILE: 0, **dict.fromkeys(MOVED_LAST, 2)}
+    new = sorted(source.iterdir(), key=lambda path: order.get(path.name, 1))
+    for path in new:
+        target = folder / path.name
+        if target.is_symlink() or (target.exists() and target.is_dir() != path.is_dir()):
+            fail(f"{target} is in the way; move it, or name another folder")
+    for name in {path.name for path in new} & set(MOVED_LAST):
+        (folder / name).unlink(missing_ok=True)
+    for path in new:
+        if path.is_dir() and (folder / path.name).exists():
+            shutil.rmtree(folder / path.name)
+        path.replace(folder / path.name)
 
 
 # ---- Runs: --output-dir, checkpoints and --resume ------------------------------------------------
@@ -492,7 +503,7 @@ def check_processes(args, state):
 
 
 def is_trainer(args):
-    """Return whether these are the flags of train_trainer.py, which has one more than its twin."""
+    """Return whether these are the flags of train_trainer.py: its twin does not have this one."""
     return "gradient_accumulation_steps" in args
 
 
@@ -645,7 +656,7 @@ def check_losses(losses):
 # ---- Languages -----------------------------------------------------------------------------------
 
 # The languages with rules: the package punkt splits the sentences of all, and Snowball finds the
-# stems of all but the last two. A folder of reviews may be named after one of these languages.
+# stems of all but the last two. language_folder() knows them as names of folders.
 LANGUAGES = {
     "en": "english", "es": "spanish", "de": "german", "fr": "french",
     "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
@@ -685,7 +696,8 @@ def load_prepared(args, splits):
             if code := subprocess.run(command).returncode:
                 sys.exit(code)
     if not Path(args.data, "dataset_dict.json").exists():
-        fail(f"{args.data} holds no prepared data; make it: prepare_data.py --data {args.data}")
+        command = f"prepare_data.py --preset {args.preset} --data {args.data}"
+        fail(f"{args.data} holds no prepared data; make it: {command}")
     if "dataset" not in read_arguments(args.data):
         fail(f"{args.data} was not made by prepare_data.py; read it with its --dataset {args.data}")
     with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
@@ -1006,7 +1018,9 @@ def find_files(path):
     found, unnamed, ignored = {}, [], []
     for file in files:
         name = file.relative_to(path)
-        if data_suffix(file) not in SUFFIXES or any(part.startswith(".") for part in name.parts):
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        is_data = data_suffix(file) in SUFFIXES and file.name != "dataset_infos.json"  # of the Hub
+        if is_hidden or not is_data:
             ignored.append(str(name))
             continue
         words = re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", str(name))  # dev and Set of devSet
@@ -1055,7 +1069,7 @@ def read_file(path, asked=()):
     with open_file(path, "rt", encoding="utf-8-sig", newline="") as file:  # sig: without a BOM
         if suffix in (".csv", ".tsv"):
             yield from read_csv(path, file, "\t" if suffix == ".tsv" else ",", asked)
-        elif suffix == ".txt":  # only of predict.py's --input, so SUFFIXES does not have it
+        elif suffix == ".txt":  # named by --input or --dataset; in a folder, it is no data
             yield from ({"review_body": line.rstrip("\r\n")} for line in file)
         else:
             yield from read_json_rows(path, file, asked)
@@ -1664,9 +1678,12 @@ def print_examples(books, summaries, number):
 def print_scores(args, scores, rows):
     """Print the table of a training, and a command that summarizes one of the ``rows``."""
     print("\n" + format_scores(scores, "validation"))
-    review = shlex.quote(min(rows["review_body"], key=len))  # the shortest fits the screen best
+    # The shortest review fits the screen best. One that begins with "-" would look like a flag.
+    review = min(rows["review_body"], key=lambda text: (text.startswith("-"), len(text)))
     print(f"\nSaved in {args.output_dir}. Try this, or a review of your own:")
-    print(printable(f"python predict.py --model {shlex.quote(args.output_dir)} {review}"))
+    print(
+        printable(f"python predict.py --model {shlex.quote(args.output_dir)} {shlex.quote(review)}")
+    )
 
 
 def save_results(folder, args, scores, log_history, finished=False):
@@ -1677,7 +1694,7 @@ def save_results(folder, args, scores, log_history, finished=False):
     """
     arguments = run_arguments(args)
     write_json(folder / ARGUMENTS_FILE, {**arguments, "finished": finished})
-    # The other files may be published, so they do not name folders of this machine.
+    # The other files may be published, so they have no absolute paths of this machine.
     public_arguments = {name: without_folder(value) for name, value in arguments.items()}
     names = ["torch", "transformers", "accelerate", "datasets", "rouge_score", "nltk"]
     versions = {"python": sys.version.split()[0], **{name: version(name) for name in names}}

@@ -371,6 +371,40 @@ def test_whether_a_cpu_has_bf16(monkeypatch, capability, expected):
     assert common.device_has_bf16() is expected
 
 
+def test_a_training_on_the_cpu_does_not_ask_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert common.device_has_bf16()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert not common.device_has_bf16()
+
+
+@pytest.mark.parametrize(
+    ("reviews", "command"),
+    [
+        (["I liked it.", "Fine."], "predict.py --model out Fine."),
+        (["Un libro", "-5 stars"], "predict.py --model out 'Un libro'"),  # -5 looks like a flag
+    ],
+)
+def test_the_command_to_try_has_a_review_that_is_no_flag(reviews, command, capsys):
+    score = {"f1": 1.0, "low": 0.0, "high": 2.0}
+    scores = {"all": {"rows": 2, "lead-3": dict.fromkeys(ROUGE_TYPES, score)}}
+    args = argparse.Namespace(output_dir="out")
+    common.print_scores(args, scores, Dataset.from_dict({"review_body": reviews}))
+    assert capsys.readouterr().out.endswith(f"python {command}\n")
+
+
+def test_an_error_leaves_no_new_folder(tmp_path):
+    with pytest.raises(OSError, match="full"), common.new_files(tmp_path / "a/b") as folder:
+        (folder / "file").write_text("half")
+        raise OSError("the disk is full")
+    assert not (tmp_path / "a/b").exists()
+    with common.new_files(tmp_path / "a/b") as folder:
+        (folder / "file").write_text("whole")
+    assert (tmp_path / "a/b/file").read_text() == "whole"
+
+
 PRINTED = [
     ("¡Qué año! 面白い 😀", "¡Qué año! 面白い 😀"),
     ("two\nlines\tand a tab", "two\nlines\tand a tab"),

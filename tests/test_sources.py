@@ -88,6 +88,7 @@ SPLIT_NAMES = [  # files of a folder, {split: its files}
     (["trainer.csv", "contest.csv", "latest.csv"], {"train": 3}),  # only whole words count
     (["train::1.csv"], {"train": 1}),  # to datasets, two file systems
     (["train.csv", "README.md", "cover.png", "licence.txt"], {"train": 1}),
+    (["train.jsonl", "test.jsonl", "dataset_infos.json"], {"train": 1, "test": 1}),  # as on the Hub
     (["train.csv", "._train.csv", ".ipynb_checkpoints/train-checkpoint.csv"], {"train": 1}),
 ]
 
