@@ -15,7 +15,7 @@ The parts of this file, in their order, and the scripts that use them:
     Other families of models    what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5; the same
     Words, sentences and ROUGE  the metric and the table of scores; all scripts
     Results                     scores, log, picture and model card; the training scripts
-    The Hub                     uploads; the training scripts
+    The Hub                     downloads and uploads; all scripts but baseline.py
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
 ``set_up_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and ``save_results``. Two things have
@@ -296,7 +296,7 @@ def command_line():
     datasets.disable_caching()  # map() would write to --data, which may be read-only
     for library in ("accelerate", "datasets", "huggingface_hub", "torch"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    huggingface_hub.utils.get_session().timeout = 60  # seconds; the default is to wait for ever
+    huggingface_hub.utils.get_session().timeout = 45  # seconds; the default is to wait for ever
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C
     if sys.stdout is None:  # the shell has closed it
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
@@ -853,7 +853,22 @@ def find_dataset(dataset):
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         fail(f"{dataset} does not exist; name a file, a folder or a Hub data set (user/name)")
     with explain_errors(f"cannot load --dataset {dataset}", "name a file or a folder"):
+        check_hub_serves(dataset)
         return Path(huggingface_hub.snapshot_download(dataset, repo_type="dataset"))
+
+
+def check_hub_serves(dataset):
+    """Ask the Hub for one file of a data set, which fails at once if it does not serve files.
+
+    If the Hub does not answer at all, snapshot_download() finds the data set in the local cache or
+    explains the error.
+    """
+    try:
+        files = huggingface_hub.dataset_info(dataset, timeout=10).siblings
+    except (HTTPError, OSError):
+        return
+    for file in files[:1]:
+        check_hub_file(dataset, file.rfilename, repo_type="dataset")
 
 
 def language_folder(path, language):
@@ -1259,11 +1274,7 @@ def explain_checkpoint_errors(model):
     # Foreign files may raise anything, such as an ImportError.
     with explain_errors(f"cannot load --model {model}", remedy, errors=Exception):
         if not Path(model).is_dir():
-            cached = huggingface_hub.try_to_load_from_cache(model, "config.json")
-            if not isinstance(cached, str):  # a path, if the file is in the local cache
-                # This fails at once where from_pretrained() tries again for minutes.
-                url = huggingface_hub.hf_hub_url(model, "config.json")
-                huggingface_hub.get_hf_file_metadata(url)
+            check_hub_file(model, "config.json")
         yield
 
 
@@ -1764,6 +1775,17 @@ def write_model_card(path, args, public_arguments, scores):
 
 
 # ---- The Hub -------------------------------------------------------------------------------------
+
+
+def check_hub_file(repository, name, repo_type="model"):
+    """Raise an error at once if the Hub does not serve a file, and it is not in the local cache.
+
+    from_pretrained() and snapshot_download() would try again for minutes.
+    """
+    cached = huggingface_hub.try_to_load_from_cache(repository, name, repo_type=repo_type)
+    if not isinstance(cached, str):  # else it is the path of the file
+        url = huggingface_hub.hf_hub_url(repository, name, repo_type=repo_type)
+        huggingface_hub.get_hf_file_metadata(url)
 
 
 @contextmanager

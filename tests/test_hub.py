@@ -233,12 +233,22 @@ def test_a_hub_that_never_answers_is_not_waited_for(hub, hub_fault):
     assert "cannot load --model new_user/titles: cannot reach http://127.0.0.1:" in line
 
 
-def test_files_that_never_come_are_not_waited_for(hub, hub_fault):
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (["prepare_data.py", "--dataset", "user/silent", "--data", "new"], "--dataset"),
+        (["predict.py", "--model", "user/silent", "A book."], "--model"),
+    ],
+)
+def test_files_that_never_come_are_not_waited_for(command, flag, hub, hub_fault):
     hub.files["models", "user/silent"] = {"config.json": b"{}"}
+    hub.files["datasets", "user/silent"] = {"train.jsonl": b"{}"}
     hub_fault("/resolve/", "silence")
-    result = run_with(hub, "predict.py", "--model", "user/silent", "A book.", check=False)
+    started = time.monotonic()
+    result = run_with(hub, *command, check=False)
+    assert time.monotonic() - started < 60
     line = result.stderr.splitlines()[-1]
-    assert f"cannot load --model user/silent: cannot reach {hub.url}: timed out" in line
+    assert f"cannot load {flag} user/silent: cannot reach {hub.url}: timed out" in line
 
 
 def test_what_is_in_the_local_cache_needs_no_network(hub, amazon, tmp_path):
