@@ -1172,45 +1172,17 @@ def read_input(path, column):
     return rows
 
 
-def read_rows(args):
-    """Return the rows that predict.py summarizes: as dictionaries, and as a ``Dataset``.
+def to_reviews(args, rows):
+    """Return the reviews of the ``rows`` as a ``Dataset`` with review_body and language.
 
-    The ``Dataset`` has only the columns review_body and language. Only mBART-50 uses the language.
+    Only mBART-50 uses the language.
     """
-    column = "review_body"
-    if args.text:
-        rows = [{column: text} for text in read_command_line(args.text)]
-    elif args.input:
-        column = args.text_column
-        rows = read_input(args.input, column)
-    elif args.split:
-        rows = list(load_data_of_model(args, [args.split])[args.split])
-    else:
-        rows = read_examples(args)
+    column = args.text_column if args.input else "review_body"
     # A cell of a file may hold a number, which becomes text, or nothing (None), which becomes "".
     reviews = [to_text(row.get(column), column) or "" for row in rows]
     codes = [args.language or row.get("language") or "unknown" for row in rows]
     languages = [base_language(str(code)) for code in codes]
-    dataset = datasets.Dataset.from_dict({"review_body": reviews, "language": languages})
-    return rows, dataset
-
-
-def read_examples(args):
-    """Return the rows of the test split that --examples names, or the first of each language.
-
-    If there is no test split, the validation split is used.
-    """
-    books = load_data_of_model(args, [])
-    split = "test" if "test" in books else "validation"
-    if split not in books:
-        fail(f"{args.data} has neither test nor validation reviews; give a review")
-    rows = books[split]
-    if args.examples:
-        if min(args.examples) < 0 or max(args.examples) >= len(rows):
-            fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
-        return [rows[idx] for idx in args.examples]
-    languages = list(rows["language"])
-    return [rows[languages.index(language)] for language in sorted(set(languages))]
+    return datasets.Dataset.from_dict({"review_body": reviews, "language": languages})
 
 
 def load_data_of_model(args, splits):

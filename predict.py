@@ -1,6 +1,7 @@
 """Write titles for reviews with a trained model, or score the model on a split.
 
-Chapter section: "Using your fine-tuned model".
+Chapter section: "Using your fine-tuned model". Its pipeline("summarization") is gone from
+transformers 5. summarize_batch() has the three steps of it: tokenizer, generate, batch_decode.
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 100 0                   # the chapter's rows of the test split
@@ -25,9 +26,9 @@ Prints  for the sample, with the model of train_trainer.py,
             '>>> Review: Tiene una pisada en la primera página y las esquinas dobladas. ...'
             '>>> Title: Mal embalado y dañado'
             '>>> Summary: Portada doblada y mal embalaje'
-        The first summary is in the wrong language ("the file does not open"), as this model is
+        (The reviews are cut here.) The first summary is in the wrong language, as this model is
         small. The second one is good. With --split validation, expect rouge1 of 66 to 69: most of
-        these titles are also in the training split.
+        these titles, and of those of test, are also in the training split.
 """
 
 import sys
@@ -79,7 +80,7 @@ def load_model(args):
     settings = model.generation_config  # generate() reads these
     # Never write <extra_id_0> and the like, which mark the gaps in mT5's pre-training.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:  # by default, as many as the checkpoint says; for mT5, one
+    if args.num_beams:  # the search keeps so many beginnings; the default of mT5 is one
         settings.num_beams = args.num_beams
     # End the script if a weight is missing, or if the tokenizer is that of another model. Set up
     # what models other than mT5 need. For example, BART's minimum length is longer than a title.
@@ -91,12 +92,9 @@ def load_model(args):
 
 
 def summarize_batch(examples, tokenizer, model, args):
-    """Return summaries of a batch of reviews. ``examples`` is a dictionary of lists.
-
-    Differs from the chapter: transformers 5 has no pipeline("summarization"). These are its steps.
-    """
-    # 1. The reviews become tokens, by the lines of preprocess_function() in the training scripts.
-    # Here the rows are also padded to one length and become tensors, as there is no data collator.
+    """Return summaries of a batch of reviews. ``examples`` is a dictionary of lists."""
+    # 1. The reviews become tokens, as in preprocess_function() of the training scripts. They are
+    # also padded to one length and become tensors, as there is no data collator.
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     inputs = tokenizer(
         [prefix + review for review in examples["review_body"]],
@@ -108,14 +106,12 @@ def summarize_batch(examples, tokenizer, model, args):
     # For mBART-50 this adds the language of each text. For mT5 it changes nothing.
     inputs = common.set_language_codes(inputs, examples["language"], tokenizer)
     inputs = inputs.to(model.device)
-    # 2. The model generates tokens, one after another, up to its end token or max_new_tokens. With
-    # one beam, it takes the likeliest next token each time. With n beams, it keeps the n likeliest
-    # beginnings, and returns the best one at the end.
+    # 2. The model generates tokens, one after another, up to its end token or max_new_tokens
     generated_tokens = model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         max_new_tokens=args.max_target_length,  # titles were cut to this length in the training
-    )  # without torch.no_grad(), as generate() computes no gradients
+    )  # torch.no_grad() is not needed, as generate() computes no gradients
     # 3. The tokens become text.
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
@@ -146,6 +142,28 @@ def summarize(dataset, tokenizer, model, args):
         for position, summary in zip(positions, written, strict=True):
             summaries[position] = summary.strip()  # BART and GPT-2 begin with a space
     return summaries
+
+
+def read_rows(args):
+    """Return the rows to summarize: dictionaries of typed texts, a file, a split or examples."""
+    if args.text:
+        return [{"review_body": text} for text in common.read_command_line(args.text)]
+    if args.input:
+        return common.read_input(args.input, args.text_column)
+    if args.split:
+        books_dataset = common.load_data_of_model(args, [args.split])
+        return list(books_dataset[args.split])
+    books_dataset = common.load_data_of_model(args, [])
+    split = "test" if "test" in books_dataset else "validation"  # your own data may have no test
+    if split not in books_dataset:
+        common.fail(f"{args.data} has neither test nor validation reviews; give a review")
+    rows = books_dataset[split]
+    if args.examples:
+        if min(args.examples) < 0 or max(args.examples) >= len(rows):
+            common.fail(f"--examples: the {split} split has the rows 0 to {len(rows) - 1}")
+        return [rows[idx] for idx in args.examples]
+    languages = list(rows["language"])  # by default, the first row of each language
+    return [rows[languages.index(language)] for language in sorted(set(languages))]
 
 
 def print_summary(review, title, summary):
@@ -192,7 +210,8 @@ def main():
 
     # 1. The reviews. They are read before the model, so that a mistake in a file shows at once.
     # rows are dictionaries with all columns. reviews is a Dataset with review_body and language.
-    rows, reviews = common.read_rows(args)
+    rows = read_rows(args)
+    reviews = common.to_reviews(args, rows)
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)
@@ -204,7 +223,7 @@ def main():
 
     # 4. --output saves the summaries. --split prints scores. With neither, print the summaries.
     for row, summary in zip(rows, summaries, strict=True):
-        row["summary"] = summary  # read_rows() has refused a file with this column
+        row["summary"] = summary  # read_input() ends the script if a file has this column
     if args.output:
         common.write_rows(rows, Path(args.output))
         print(f"Saved in {args.output}")
