@@ -4,7 +4,7 @@ Chapter section: "Using your fine-tuned model". Its pipeline("summarization") is
 transformers 5. summarize_batch() has the three steps of it: tokenizer, generate, batch_decode.
 
     python predict.py                                    # an English and a Spanish test example
-    python predict.py --examples 100 0                   # the chapter's rows of the test split
+    python predict.py --examples 100 0                   # the rows that the chapter shows
     python predict.py "I could not put it down."         # a review of your own
     python predict.py --input reviews.csv --output titles.csv
     python predict.py --split test                       # a table of ROUGE scores
@@ -26,8 +26,8 @@ Prints  for the sample, with the model of train_trainer.py,
             '>>> Review: Tiene una pisada en la primera página y las esquinas dobladas. ...'
             '>>> Title: Mal embalado y dañado'
             '>>> Summary: Portada doblada y mal embalaje'
-        (The reviews are cut here.) The first summary is in the wrong language, as this model is
-        small. The second one is good. With --split validation, expect rouge1 of 66 to 69: most of
+        (The reviews are cut here.) The first summary is wrong, and in the wrong language: "the file
+        does not open". The model is small. The second one is good. With --split validation, expect rouge1 of 66 to 69: most of
         these titles, and of those of test, are also in the training split.
 """
 
