@@ -27,8 +27,9 @@ Prints  for the sample, with the model of train_trainer.py,
             '>>> Title: Mal embalado y dañado'
             '>>> Summary: Portada doblada y mal embalaje'
         (The reviews are cut here.) The first summary is wrong, and in the wrong language: "the file
-        does not open". The model is small. The second one is good. With --split validation, expect rouge1 of 66 to 69: most of
-        these titles, and of those of test, are also in the training split.
+        does not open". The model is small. The second one is good. With --split validation, expect
+        rouge1 of 66 to 69: most of these titles, and of those of test, are also in the training
+        split.
 """
 
 import sys
