@@ -49,7 +49,7 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def batches(checkpoints, data, monkeypatch):
+def batches(checkpoints, data, monkeypatch, tmp_path):
     """A function that returns the tokenized rows of a split and the collator of a training script.
 
     The script runs up to the place where it hands them to the library.
@@ -74,7 +74,7 @@ def batches(checkpoints, data, monkeypatch):
         }[script]
         monkeypatch.setattr(module, name, stand_in)
         flags = ["--model", checkpoints[family], "--data", data]
-        flags += ["--max-input-length", LONGEST[family], "--output-dir", "not written"]
+        flags += ["--max-input-length", LONGEST[family], "--output-dir", tmp_path / "model"]
         monkeypatch.setattr(sys, "argv", [f"train_{script}.py", *map(str, flags)])
         with pytest.raises(Stop):
             module.main()
