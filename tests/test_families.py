@@ -49,11 +49,13 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def batches(checkpoints, data, monkeypatch, tmp_path):
+def batches(checkpoints, data, monkeypatch, tmp_path_factory):
     """A function that returns the tokenized rows of a split and the collator of a training script.
 
     The script runs up to the place where it hands them to the library.
     """
+
+    output = tmp_path_factory.mktemp("output")
 
     def tokenized(script, family, split="train", data=data):
         given = {}
@@ -74,7 +76,7 @@ def batches(checkpoints, data, monkeypatch, tmp_path):
         }[script]
         monkeypatch.setattr(module, name, stand_in)
         flags = ["--model", checkpoints[family], "--data", data]
-        flags += ["--max-input-length", LONGEST[family], "--output-dir", tmp_path / "model"]
+        flags += ["--max-input-length", LONGEST[family], "--output-dir", output]
         monkeypatch.setattr(sys, "argv", [f"train_{script}.py", *map(str, flags)])
         with pytest.raises(Stop):
             module.main()
