@@ -388,14 +388,16 @@ def new_files(folder):
     back last. So a folder does not look complete if the process is killed in between.
     """
     folder = Path(folder)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
             yield Path(temporary)
             move_files(Path(temporary), folder)
     finally:
-        with suppress(OSError):
-            folder.rmdir()  # removes an empty folder only, which an error would leave
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()  # removes an empty folder only, which an error would leave
 
 
 def move_files(source, folder):

@@ -396,10 +396,13 @@ def test_the_command_to_try_has_a_review_that_is_no_flag(reviews, command, capsy
 
 
 def test_an_error_leaves_no_new_folder(tmp_path):
-    with pytest.raises(OSError, match="full"), common.new_files(tmp_path / "a/b") as folder:
-        (folder / "file").write_text("half")
-        raise OSError("the disk is full")
-    assert not (tmp_path / "a/b").exists()
+    (tmp_path / "old").mkdir()
+    for name in ("new", "old"):
+        with pytest.raises(OSError, match="full"), common.new_files(tmp_path / name) as folder:
+            (folder / "file").write_text("half")
+            raise OSError("the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]  # this one was there before
+    assert not list((tmp_path / "old").iterdir())
     with common.new_files(tmp_path / "a/b") as folder:
         (folder / "file").write_text("whole")
     assert (tmp_path / "a/b/file").read_text() == "whole"
