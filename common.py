@@ -46,7 +46,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -1652,10 +1652,10 @@ def print_examples(books, summaries, number):
 
     ``summaries`` are those of the validation split. The model may know the other titles by heart.
     """
-    known_titles = set(books["train"]["review_title"])
+    known_titles = set(books["train"].unique("review_title"))
     examples = zip(books["validation"], summaries, strict=True)
-    new = [pair for pair in examples if pair[0]["review_title"] not in known_titles]
-    for example, summary in new[:number]:
+    new = (pair for pair in examples if pair[0]["review_title"] not in known_titles)
+    for example, summary in islice(new, number):  # reads only the rows up to the last of them
         texts = f">>> {example['review_body']}\nTitle: {example['review_title']}"
         print(printable(f"\n{texts}\nSummary: {summary}"))
 

@@ -395,6 +395,19 @@ def test_the_command_to_try_has_a_review_that_is_no_flag(reviews, command, capsy
     assert capsys.readouterr().out.endswith(f"python {command}\n")
 
 
+def test_examples_have_titles_that_are_new(capsys):
+    titles = {"train": ["a", "b"], "validation": ["b", "c", "a", "d", "e"]}
+    books = {
+        split: Dataset.from_dict(
+            {"review_title": names, "review_body": [f"I read {n}" for n in names]}
+        )
+        for split, names in titles.items()
+    }
+    common.print_examples(books, ["1", "2", "3", "4", "5"], number=2)
+    expected = "\n>>> I read c\nTitle: c\nSummary: 2\n\n>>> I read d\nTitle: d\nSummary: 4\n"
+    assert capsys.readouterr().out == expected
+
+
 def test_an_error_leaves_no_new_folder(tmp_path):
     (tmp_path / "old").mkdir()
     for name in ("new", "old"):
