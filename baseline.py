@@ -26,7 +26,7 @@ PRESETS = {
 
 
 def parse_args():
-    parser = common.argument_parser(__doc__, PRESETS)
+    parser = common.argument_parser(__doc__)
     parser.add_argument("--output-dir", help="folder to write to")
     splits = ["validation", "test"]
     split_help = "rows to score (validation)"

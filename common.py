@@ -74,25 +74,14 @@ from safetensors.torch import load_file
 # ---- Flags ---------------------------------------------------------------------------------------
 
 
-def argument_parser(description, presets):
-    """Return an argparse parser with --preset and --data, to which a script adds its own flags.
-
-    ``presets`` is {name of a preset: {flag: its default}}. --help lists them.
-    """
-    # One row per flag, one column per preset. None stands for the default in the flag's own help.
-    # With the type object, integers beside a None stay integers.
-    table = pd.DataFrame(presets, dtype=object).dropna(how="all")
-    table.index = "--" + table.index.str.replace("_", "-")
-    table = table.fillna("as said above").astype(str).to_string()
+def argument_parser(description):
+    """Return an argparse parser with --data, to which a script adds its own flags."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"what the presets set:\n{table}",
         usage="%(prog)s [flags]; --help lists them",  # else each error would list them all
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a shortened flag may mean another one in a later version
     )
-    preset_help = "defaults of the flags, listed below (sample)"
-    parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
     parser.add_argument("--data", help="folder of prepared data, if not that of the preset")
     return parser
 
@@ -121,9 +110,9 @@ def add_rouge_argument(parser):
     )
 
 
-def training_parser(description, presets):
+def training_parser(description):
     """Return the parser with the flags that both training scripts share."""
-    parser = argument_parser(description, presets)
+    parser = argument_parser(description)
     add_generation_arguments(parser)
     add = parser.add_argument
     add("--output-dir", help="folder to write to")
@@ -140,11 +129,20 @@ def training_parser(description, presets):
 
 
 def parse_args(parser, presets):
-    """Return the flags, with the defaults of --preset for those that are not given.
+    """Add --preset; return the flags, with the defaults of the preset for those not given.
 
-    Bad values end the run, as do settings of a launcher that the scripts do not support. The model
-    "tiny" becomes the folder that prepare_data.py saves it in, and bf16 becomes True or False.
+    ``presets`` is {name of a preset: {flag: its default}}. --help lists them. Bad values end the
+    run, as do settings of a launcher that the scripts do not support. The model "tiny" becomes the
+    folder that prepare_data.py saves it in, and bf16 becomes True or False.
     """
+    preset_help = "defaults of the flags, listed below (sample)"
+    parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
+    # One row per flag, one column per preset. None stands for the default in the flag's own help.
+    # With the type object, integers beside a None stay integers.
+    table = pd.DataFrame(presets, dtype=object).dropna(how="all")
+    table.index = "--" + table.index.str.replace("_", "-")
+    table = table.fillna("as said above").astype(str).to_string()
+    parser.epilog = f"what the presets set:\n{table}"
     preset = parser.parse_args().preset  # once to know the preset, and again with its defaults
     parser.set_defaults(data=preset_data(preset))
     parser.set_defaults(**presets[preset])  # that of predict.py sets data to None

@@ -180,7 +180,7 @@ def print_summary(review, title, summary):
 
 
 def parse_args():
-    parser = common.argument_parser(__doc__, PRESETS)  # with --preset and --data
+    parser = common.argument_parser(__doc__)  # with --preset and --data
     # --model, --max-input-length, --max-target-length, --num-beams, --batch-size, --bf16, --rouge
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize

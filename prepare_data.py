@@ -41,7 +41,7 @@ MIN_TITLE_WORDS = 3
 
 
 def parse_args():
-    parser = common.argument_parser(__doc__, PRESETS)
+    parser = common.argument_parser(__doc__)
     add = parser.add_argument
     add("--dataset", help="file, folder or Hub data set (user/name) with the reviews")
     add("--languages", nargs="+", default=["en", "es"], help="languages to keep (en es)")

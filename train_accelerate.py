@@ -245,7 +245,7 @@ def finish_run(args, progress, rows, upload):
 
 
 def main():
-    args = common.parse_args(common.training_parser(__doc__, PRESETS), PRESETS)
+    args = common.parse_args(common.training_parser(__doc__), PRESETS)
     set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
 
     # 1. The processes, and the data: a DatasetDict with review_body, review_title and language

@@ -76,7 +76,7 @@ PRESETS = {
 
 def parse_args():
     # The flags of both training scripts: those of PRESETS, and --num-beams, --rouge, --seed, ...
-    parser = common.training_parser(__doc__, PRESETS)
+    parser = common.training_parser(__doc__)
     add = parser.add_argument
     add("--gradient-accumulation-steps", type=int, default=1, help="batches per step (1)")
     add("--save-steps", type=int, help="evaluate and save every N steps, not after each epoch")

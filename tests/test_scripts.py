@@ -439,7 +439,7 @@ def test_the_flag_bf16_decides_then_the_preset_then_the_device(
     monkeypatch.setattr(common, "device_has_bf16", lambda: device)
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags.split()])
     presets = importlib.import_module(script).PRESETS
-    args = common.parse_args(common.training_parser("", presets), presets)
+    args = common.parse_args(common.training_parser(""), presets)
     assert args.bf16 is bf16
 
 
