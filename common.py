@@ -18,8 +18,8 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     downloads and uploads; all scripts but baseline.py
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``set_up_checkpoint``, ``begin_run``, ``score_beside_lead_3`` and ``save_results``. Two things have
-the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
+``set_up_checkpoint``, ``start_or_resume``, ``score_beside_lead_3`` and ``save_results``. Two things
+have the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
 folder checkpoint-N of --output-dir. Lead-3 is the baseline: the first three sentences of a review.
 """
 
@@ -161,12 +161,13 @@ def parse_args(parser, presets):
         if type(value) is float and not 0 <= value < math.inf:
             parser.error(f"{flag} {value} is not a number from 0 up")
     check_launcher()
-    if "epochs" in args:  # a training: connect the processes that a launcher has started
-        process_state()
     if "model" in args and args.model == "tiny":
         args.model = tiny_checkpoint(args)
     if "bf16" in args and args.bf16 is None:
         args.bf16 = device_has_bf16()
+    if "epochs" in args:  # a training
+        check_processes(args)
+        set_threads()
     return args
 
 
@@ -429,46 +430,25 @@ def process_state():
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
-def begin_run(args, rows, tokenizer):
-    """Begin a training on the ``rows``; return the checkpoint from which it goes on, or None.
-
-    This checks --output-dir, the processes and the tokenizer, and prints what will be trained. A
-    new run marks --output-dir as ours and removes the checkpoints of a finished run. The model of
-    the finished run stays until the new one is saved.
-    """
-    state = process_state()
-    check_processes(args, state)
-    checkpoint = checkpoint_to_resume(args, state)
-    check_save_steps(args, len(rows), state)
-    check_languages(args, tokenizer, rows)
-    set_threads()
-    print_plan(args, len(rows), state)
-    if checkpoint:
-        state.print(f"Going on from {checkpoint}")
-    elif state.is_main_process:
-        for earlier in find_checkpoints(args.output_dir):
-            shutil.rmtree(earlier)
-        with new_files(args.output_dir) as folder:
-            write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
-    return checkpoint
-
-
-def checkpoint_to_resume(args, state):
-    """Check --output-dir; return the checkpoint from which a training goes on, or None.
+def start_or_resume(args, num_rows):
+    """Check --output-dir, print what will be trained, and return the checkpoint to go on from.
 
         --output-dir holds         without --resume      with --resume
         no checkpoint yet          None                  None
         a run that has not ended   end with an error     its newest checkpoint
         a finished run             None                  print its scores and end
 
-    A run goes on only with the same data and flags.
+    A run goes on only with the same data and flags. A new run marks --output-dir as ours, and
+    removes the checkpoints of a finished run. The model of the finished run stays until the new one
+    is saved.
     """
+    state = process_state()
     check_folder(args.output_dir, args.model, args.data)
     earlier = read_arguments(args.output_dir)
     checkpoints = find_checkpoints(args.output_dir)
     results = Path(args.output_dir, "results.json")
     finished = earlier.get("finished") and results.exists()
-    state.wait_for_everyone()  # else begin_run() could delete what another process looks at
+    state.wait_for_everyone()  # before the first process deletes what another one looks at
     if args.resume and finished:
         state.print(f"{args.output_dir} holds a finished run")
         state.print(format_scores(read_json(results)["scores"], "validation"))
@@ -477,19 +457,28 @@ def checkpoint_to_resume(args, state):
     if args.resume and checkpoints:
         check_same_flags(args, earlier)
         check_resumable(checkpoints[-1])
+        print_plan(args, num_rows)
+        state.print(f"Going on from {checkpoints[-1]}")
         return checkpoints[-1]
     if checkpoints and not finished:
         fail(f"{args.output_dir} holds a run that has not ended; use --resume, or delete it")
+    print_plan(args, num_rows)
+    if state.is_main_process:
+        for checkpoint in checkpoints:
+            shutil.rmtree(checkpoint)
+        with new_files(args.output_dir) as folder:
+            write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
     return None
 
 
-def check_processes(args, state):
-    """End the run if it was not launched as its script needs it."""
+def check_processes(args):
+    """Connect the processes of a training; end it if they were not launched as its script needs."""
+    state = process_state()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         remedy = f"on a CPU, start ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
         fail(f"the launcher started {started} processes that do not know of each other; {remedy}")
-    if not is_trainer(args):
+    if "gradient_accumulation_steps" not in args:  # train_accelerate.py has no such flag
         return
     # With several GPUs in one process, the Trainer would use DataParallel, whose steps are larger
     # than --batch-size says.
@@ -502,11 +491,6 @@ def check_processes(args, state):
         fail("the launcher has --mixed_precision bf16; give --bf16 too, or start it with torchrun")
 
 
-def is_trainer(args):
-    """Return whether these are the flags of train_trainer.py: its twin does not have this one."""
-    return "gradient_accumulation_steps" in args
-
-
 def set_threads():
     """Use all cores of a CPU, if `accelerate launch` has set one thread per process."""
     # The launcher sets both of these variables, even for a single process.
@@ -515,39 +499,23 @@ def set_threads():
         torch.set_num_threads(max(1, os.cpu_count() // processes))
 
 
-def machine_arguments():
-    """Return the arguments of the Trainer that depend on the machine and on several processes."""
-    device = process_state().device.type
-    return {
-        "use_cpu": device == "cpu",  # without this, bf16 is refused on a CPU
-        "dataloader_pin_memory": device == "cuda",  # would warn on a CPU
-        "disable_tqdm": not sys.stderr.isatty(),  # no progress bar in a log file
-        "ddp_find_unused_parameters": False,  # there are none, and the search takes time
-        "log_level_replica": "error",  # all processes but the first would print warnings
-    }
+def print_plan(args, num_rows):
+    """Print what will be trained: model, rows, processes, device, steps, folder.
 
-
-def print_plan(args, num_rows, state):
-    """Print what will be trained: model, rows, processes, device, steps, folder."""
+    If --save-steps is more than all steps, no model would be evaluated, and the run ends.
+    """
+    state = process_state()
+    # Each optimizer step takes the batches of all processes. train_accelerate.py has no flags for
+    # accumulation and for --save-steps.
+    batches = state.num_processes * getattr(args, "gradient_accumulation_steps", 1)
+    steps = math.ceil(num_rows / (args.batch_size * batches))
+    save_steps = getattr(args, "save_steps", None) or 0
+    if save_steps > args.epochs * steps:
+        fail(f"--save-steps {save_steps} is more than all {args.epochs * steps} steps; give fewer")
     number = state.num_processes
     processes = "1 process" if number == 1 else f"{number} processes"
-    steps = steps_per_epoch(args, num_rows, state)
     state.print(f"Training {args.model} on {num_rows:,} rows, {processes}, {state.device.type}.")
     state.print(f"Epochs: {args.epochs}, with {steps:,} steps each. Output: {args.output_dir}")
-
-
-def steps_per_epoch(args, num_rows, state):
-    """Return the number of optimizer steps; each one takes the batches of all processes."""
-    accumulation = getattr(args, "gradient_accumulation_steps", 1)  # a flag of train_trainer.py
-    return math.ceil(num_rows / (args.batch_size * state.num_processes * accumulation))
-
-
-def check_save_steps(args, num_rows, state):
-    """End the run if it has fewer steps than --save-steps, as no model would be evaluated."""
-    save_steps = getattr(args, "save_steps", None) or 0  # a flag of train_trainer.py
-    steps = args.epochs * steps_per_epoch(args, num_rows, state)
-    if save_steps > steps:
-        fail(f"--save-steps {save_steps} is more than all {steps} steps; give fewer")
 
 
 def check_same_flags(args, earlier):
@@ -573,22 +541,17 @@ def find_checkpoints(output_dir):
     return [found[number] for number in sorted(found)]
 
 
-@contextmanager
-def new_checkpoint(accelerator, output_dir, progress):
-    """Yield a folder for the state of a training; it becomes checkpoint-<epoch> of --output-dir.
+def finish_checkpoint(unfinished, progress):
+    """Make a folder with the state of a training a checkpoint, from which --resume goes on.
 
-    It is renamed when the block has ended and all files are there, and then the previous checkpoint
-    is removed. So a run that is killed while it saves still has the previous one. ``progress`` is
-    saved too. It is a dictionary with the number of the epoch.
+    ``progress``, a dictionary with the number of the epoch, is saved in it. Then the folder is
+    renamed to checkpoint-<epoch>, and the previous checkpoint is removed. So a run that is killed
+    while it saves still has the previous one.
     """
-    temporary = Path(output_dir, "checkpoint-unfinished")
-    yield temporary
-    accelerator.wait_for_everyone()  # each process writes its own random states
-    if accelerator.is_main_process:
-        write_json(temporary / "progress.json", progress)
-        temporary.rename(Path(output_dir, f"checkpoint-{progress['epoch']}"))
-        for older in find_checkpoints(output_dir)[:-1]:
-            shutil.rmtree(older)
+    write_json(unfinished / "progress.json", progress)
+    unfinished.rename(unfinished.with_name(f"checkpoint-{progress['epoch']}"))
+    for older in find_checkpoints(unfinished.parent)[:-1]:
+        shutil.rmtree(older)
 
 
 # What a pickle calls to rebuild NumPy's arrays
@@ -1173,19 +1136,25 @@ def read_input(path, column):
 
 
 def to_reviews(args, rows):
-    """Return the reviews of the ``rows`` as a ``Dataset`` with review_body and language.
+    """Return a ``Dataset`` with review_body, review_title and language of the ``rows``.
 
-    Only mBART-50 uses the language.
+    A title may be None. Only mBART-50 uses the language, and ROUGE.
     """
     column = args.text_column if args.input else "review_body"
     # A cell of a file may hold a number, which becomes text, or nothing (None), which becomes "".
     reviews = [to_text(row.get(column), column) or "" for row in rows]
+    titles = [row.get("review_title") for row in rows]
+    titles = [None if title is None else to_text(str(title), "review_title") for title in titles]
     codes = [args.language or row.get("language") or "unknown" for row in rows]
-    languages = [base_language(str(code)) for code in codes]
-    return datasets.Dataset.from_dict({"review_body": reviews, "language": languages})
+    columns = {
+        "review_body": reviews,
+        "review_title": titles,
+        "language": [base_language(str(code)) for code in codes],
+    }
+    return datasets.Dataset.from_dict(columns)
 
 
-def load_data_of_model(args, splits):
+def load_data_of_model(args):
     """Return the prepared data in --data or, without this flag, those that --model learned from.
 
     A training script saves its flags beside its model, with --data among them. A model of the Hub
@@ -1193,7 +1162,7 @@ def load_data_of_model(args, splits):
     """
     if args.data is None:
         args.data = read_arguments(args.model).get("data", preset_data(args.preset))
-    return load_prepared(args, splits)
+    return load_prepared(args, [])
 
 
 def check_output_file(output, source):
@@ -1214,8 +1183,10 @@ def check_output_file(output, source):
         fail(f"--output {output}: {path.parent} may not be written to; name another folder")
 
 
-def write_rows(rows, path):
-    """Write the rows, a list of dictionaries, to a .csv or .jsonl file."""
+def write_summaries(rows, summaries, output):
+    """Write the rows, a list of dictionaries, with their summaries to a .csv or .jsonl file."""
+    rows = [{**row, "summary": summary} for row, summary in zip(rows, summaries, strict=True)]
+    path = Path(output)
     options = {"mode": "w", "encoding": "utf-8", "newline": "", "errors": "backslashreplace"}
     with new_files(path.parent) as folder, open(folder / path.name, **options) as file:
         if path.suffix == ".csv":
@@ -1250,20 +1221,26 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def set_up_checkpoint(args, tokenizer, model, loading_info):
+def set_up_checkpoint(args, tokenizer, model, loading_info, rows=None):
     """Check a checkpoint, and set it up, in place, for this task.
 
-    The run ends if a weight is missing, if the tokenizer does not fit the model, or if the model
-    cannot write a summary.
+    The run ends if a weight is missing, if the tokenizer does not fit the model or the ``rows`` of
+    a training, or if the model cannot write a summary.
     """
     freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
     correct_tied_flag(model)
-    model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
+    settings = model.generation_config
+    settings.max_length = None  # the scripts set max_new_tokens, which replaces it
+    settings.suppress_tokens = tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:
+        settings.num_beams = args.num_beams
     adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
+    if rows:
+        check_languages(args, tokenizer, rows)
 
 
 def correct_tied_flag(model):
@@ -1281,6 +1258,7 @@ def correct_tied_flag(model):
 def tokens_of_pretraining(tokenizer, model):
     """Return the ids of <extra_id_0> and the like, which mT5 must not write, or None.
 
+    They mark the gaps in mT5's pre-training, and after a short training it may still write them.
     The head of some models has more rows than there are tokens. These ids are among them too.
     """
     size = len(model.get_output_embeddings().weight)
@@ -1411,13 +1389,34 @@ def language_ids(languages, tokenizer):
     return [ids[language] for language in languages] if ids else []
 
 
-def set_language_codes(model_inputs, languages, tokenizer):
-    """Put the language in place of the first token of each row, for mBART-50; return the rows."""
+def set_language_codes(rows, languages, tokenizer):
+    """Put the language in place of the first token of each row, for mBART-50 only.
+
+    ``rows`` are lists of tokens, or a tensor, and are changed in place.
+    """
     ids = language_ids(languages, tokenizer)
-    for name in {"input_ids", "labels"} & set(model_inputs):
-        for row, number in zip(model_inputs[name], ids, strict=False):  # no ids: no change
-            row[0] = number
-    return model_inputs
+    for row, number in zip(rows, ids, strict=False):  # no ids: no change
+        row[0] = number
+
+
+def mark_languages(tokenized_datasets, books, tokenizer):
+    """Return the ``DatasetDict`` of tokens with the language of each text, for mBART-50 only.
+
+    The languages are those of ``books``, which has the same rows.
+    """
+    if not hasattr(tokenizer, "lang_code_to_id"):
+        return tokenized_datasets
+
+    def mark(examples):
+        set_language_codes(examples["input_ids"], examples["language"], tokenizer)
+        set_language_codes(examples["labels"], examples["language"], tokenizer)
+        return examples
+
+    marked = datasets.DatasetDict()
+    for split, rows in tokenized_datasets.items():
+        rows = rows.add_column("language", list(books[split]["language"]))
+        marked[split] = rows.map(mark, batched=True, remove_columns="language")
+    return marked
 
 
 def continue_batch(examples, tokenizer, model, args):
@@ -1645,7 +1644,7 @@ def which_is_better(difference):
 # ---- Results -------------------------------------------------------------------------------------
 
 
-def print_examples(books, summaries, number):
+def print_unseen_examples(books, summaries, number):
     """Print the first validation reviews whose titles are not in the training split.
 
     ``summaries`` are those of the validation split. The model may know the other titles by heart.

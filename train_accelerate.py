@@ -10,21 +10,23 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
         checkpoint --model.
 Writes  results/<preset>-accelerate/: the model of the best epoch, its tokenizer, scores
-        (results.json), log.csv, training.png and a model card; checkpoint-<epoch>/ for --resume.
+        (results.json), log.csv, training.png, a model card (README.md) and the flags
+        (arguments.json); checkpoint-<epoch>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
 Prints  after each epoch the losses, the scores and a summary, such as
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
         and at the end a table of scores beside the baseline lead-3. Expect rouge1 of 66 to 69 for
         the sample. Lead-3 has 22.
 
-The sample is 6,866 English and Spanish book reviews to train on and 496 to validate on, which a
-program composed. It shows that the script works, and not how good mT5 is: its model starts from
-random weights, and most titles of its validation split are also in its training split. The corpus
-and the model of --preset amazon could not be downloaded where we work, so this preset is not tried.
-The validation split also chooses the best epoch, so its scores are a little too high.
+The sample has 6,866 English and Spanish book reviews to train on, and 496 to validate on. A program
+composed all of them. The sample shows that the script works, and not how good mT5 is: the model
+starts from random weights, and most titles of the validation split are also in the training split.
+The validation split also chooses the best epoch, so that its scores are a little too high.
+We have not run --preset amazon, as our machine cannot download from the Hub.
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -42,9 +44,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-# What the scripts share: flags, errors, files, --resume, what models other than mT5 need, and the
-# metric. A comment says what a call does where its name does not.
-import common
+import common  # what the scripts share: flags, errors, files, --resume, and the metric
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
@@ -73,26 +73,29 @@ PRESETS = {
 }
 
 
-def load_model(args):
-    """Return the tokenizer and the model of --model."""
-    with common.explain_checkpoint_errors(args.model):
-        # trust_remote_code=False: code that comes with a checkpoint never runs.
-        # dtype: weights are kept in float32. With --bf16, only the computations are in bfloat16.
+def parse_args():
+    # The flags of both training scripts: those of PRESETS, and --data, --max-train-samples, --seed,
+    # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
+    parser = common.training_parser(__doc__)
+    return common.parse_args(parser, PRESETS)
+
+
+def load_model(args, rows):
+    """Return the tokenizer and the model of --model, which will be trained on the ``rows``."""
+    with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
+        # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+            args.model,
+            trust_remote_code=False,
+            dtype=torch.float32,  # of the weights; with --bf16, computations are in bfloat16
+            output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    settings = model.generation_config  # generate() reads these when it writes a summary
-    # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
-    settings.max_new_tokens = args.max_target_length
-    # Not in the chapter: never write <extra_id_0> and the like. They mark the gaps in mT5's
-    # pre-training, and after a short training mT5 may still write them.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
-        settings.num_beams = args.num_beams
-    # End the script if weights are missing, or if the tokenizer is that of another model. Set up
-    # what models other than mT5 need. For example, BART's minimum length is longer than a title.
-    common.set_up_checkpoint(args, tokenizer, model, loading_info)
+    # End the script if weights are missing, or if the tokenizer is that of another model, or one
+    # for other languages. Set --num-beams, and for mT5 that no summary has tokens as <extra_id_0>.
+    common.set_up_checkpoint(args, tokenizer, model, loading_info, rows)
+    # Differs from the chapter: a summary may have as many tokens as a title, 30. The default is 20.
+    model.generation_config.max_new_tokens = args.max_target_length
     return tokenizer, model
 
 
@@ -105,18 +108,19 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
-        # For mBART-50 this adds the language of each text. For mT5 it changes nothing.
-        return common.set_language_codes(model_inputs, examples["language"], tokenizer)
+        return model_inputs
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    return books.map(preprocess_function, batched=True, remove_columns=columns)
+    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
+    # Only mBART-50 wants to know the language of each text. Other models get the rows as they are.
+    return common.mark_languages(tokenized_datasets, books, tokenizer)
 
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: sentences are found by the rules of each text's language, which are
-    # those of nltk, without a download. Spaces around a text change no score, so strip() is gone.
+    # Differs from the chapter: Spanish texts are split by Spanish rules. The rules are those that
+    # nltk downloads. Spaces around a text change no score, so that strip() is gone.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
@@ -128,11 +132,8 @@ def compute_metrics(rouge, summaries, rows):
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(rows["review_title"]), languages)
-    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It calls the same
-    # package, rouge_score, but with the words and stems of each row's language. By itself, this
-    # package knows a-z only, and splits "años" into "a" and "os".
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
-    # result has rouge1, rouge2, rougeL and rougeLsum. Differs from the chapter: there is no .mid.
+    # result has rouge1, rouge2, rougeL and rougeLsum. Differs from the chapter: no ".mid".
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
 
@@ -157,13 +158,13 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` of a batch; on several processes, weighted by its label tokens.
+    """Return the ``loss`` times the label tokens of this process, divided by their mean.
 
+    The mean is that of all processes. On one process, the factor is 1, and nothing changes.
     Differs from the chapter: each label token counts the same on all processes. ``loss`` is a mean
     over the tokens of one process, and backward() averages the gradients of the processes. With 10
-    tokens on one process and 30 on another, each of the 10 would count three times as much. So the
-    losses are multiplied by 10/20 and by 30/20, where 20 is the mean. On one process, the factor is
-    1, and nothing changes.
+    tokens on one process and 30 on another, each of the 10 would count three times as much. The
+    factors 10/20 and 30/20 make up for this.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * (label_tokens / accelerator.reduce(label_tokens, reduction="mean"))
@@ -172,8 +173,8 @@ def weight_by_label_tokens(accelerator, loss, labels):
 def get_row_losses(logits, labels):
     """Return the sum of the losses and the number of label tokens of each row, of shape (rows,).
 
-    On several processes the last batch is filled up with repeated rows. evaluate() can drop these
-    if there is one number per row, but outputs.loss is one number per batch.
+    With one number per row, gather_for_metrics() can drop the rows that are repeated in the last
+    batch on several processes. outputs.loss is one number per batch.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
@@ -185,10 +186,10 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # autocast() is for speed, and for bf16 only. The prepared model has it in its forward(),
-        # and would convert the weights for each token. Around generate(), they are converted once.
+        # autocast() makes bf16 faster. Without it, the weights would be converted to bf16 for each
+        # token that generate() writes. With it, they are converted once per batch.
         with torch.no_grad(), accelerator.autocast():
-            # unwrap_model(), because on several processes the wrapped model has no generate()
+            # On several processes, the prepared model is wrapped, and a wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
                 batch["input_ids"], attention_mask=batch["attention_mask"]
             )
@@ -211,6 +212,14 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
+def add_to_log(progress, epoch, loss, eval_loss, result):
+    """Note in ``progress`` that an ``epoch`` has ended, with its losses and scores."""
+    scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the names that the Trainer gives
+    log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss, **scores}
+    progress["log_history"].append(log)
+    progress["epoch"] = epoch
+
+
 def save_model(args, model, tokenizer, progress):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
     # The files replace the older ones when all are written. After an error, the older ones stay.
@@ -218,6 +227,16 @@ def save_model(args, model, tokenizer, progress):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         common.save_results(folder, args, progress["best_scores"], progress["log_history"])
+
+
+def save_checkpoint(accelerator, output_dir, progress):
+    """Save the state of the training, from which --resume goes on."""
+    unfinished = Path(output_dir, "checkpoint-unfinished")
+    accelerator.save_state(unfinished)  # weights, optimizer, schedule and random states
+    accelerator.wait_for_everyone()  # each process saves its own random states
+    if accelerator.is_main_process:
+        # Add progress, rename the folder to checkpoint-<epoch>, and remove the previous one.
+        common.finish_checkpoint(unfinished, progress)
 
 
 def push_to_hub(args, commit_message):
@@ -245,63 +264,68 @@ def finish_run(args, progress, rows, upload):
 
 
 def main():
-    args = common.parse_args(common.training_parser(__doc__), PRESETS)
+    args = parse_args()
     set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
-
-    # 1. The processes, and the data: a DatasetDict with review_body, review_title and language
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
+
+    # 1. The data: review_body, review_title and language. If missing, prepare_data.py makes them.
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args)
-    # Print what will be trained, and check --output-dir. checkpoint is the newest one there, if
-    # --resume is given and there is one, else None.
-    checkpoint = common.begin_run(args, books["train"], tokenizer)
+    tokenizer, model = load_model(args, books["train"])
 
-    # 3. Tokenize the reviews and their titles. Each process does so for itself.
+    # 3. Check --output-dir, and print what will be trained. With --resume, checkpoint is the newest
+    # folder checkpoint-<epoch>, from which the training goes on. Otherwise it is None.
+    checkpoint = common.start_or_resume(args, len(books["train"]))
+    if args.push_to_hub and accelerator.is_main_process:
+        # The chapter's Repository is gone. A wrong token is seen now, and not after an epoch.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
+
+    # 4. Tokenize the reviews and their titles
     prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
 
-    # 4. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
+    # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows
     train_dataloader, eval_dataloader = get_dataloaders(
         tokenized_datasets, data_collator, args.batch_size, generator
     )
 
-    # 5. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
+    # 6. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, so that --resume restores it. len() is
-    # still that of one process, say 100. On 2 processes, each of 50 steps moves the schedule by 2.
+    # Before prepare(), len() counts the batches of all processes, say 100. On 2 processes, each of
+    # them takes 50 steps. Differs from the chapter: the schedule is prepared too, so that --resume
+    # restores it. A prepared schedule moves by 2 in each of these steps.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare everything: the model moves to the device, and each process gets a part of the
+    # 7. Prepare everything: the model moves to the device, and each process gets a part of the
     # batches. On several processes the model is wrapped, so that their gradients are averaged.
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The repository. (The chapter's Repository() is gone.) A wrong token is seen at once.
-    if args.push_to_hub and accelerator.is_main_process:
-        with common.explain_hub_errors(args):
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
-
-    # 8. The metric, the rows to compare with, and how far the training is
+    # 8. The metric. Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It
+    # calls the same package, rouge_score, but with the words and stems of each text's language, as
+    # baseline.py shows. To count words as the chapter does, give --rouge rouge_score.
     rouge = common.Rouge(args.rouge)
     rows = books["validation"]
+
+    # 9. Not in the chapter: how far the training is. --resume restores it after prepare().
     progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
     if checkpoint:
         accelerator.load_state(checkpoint)
         progress = common.read_json(checkpoint / "progress.json")
 
-    # 9. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
+    # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
     for epoch in range(progress["epoch"], args.epochs):
@@ -326,35 +350,30 @@ def main():
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         common.check_losses([epoch_loss, eval_loss])  # ends the script if one is infinite or nan
 
-        # (3) Compute ROUGE. All processes have all summaries, but only the first one prints.
-        result = compute_metrics(rouge, summaries, rows)
-        accelerator.print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
+        # All processes have all summaries. The first process scores and saves them.
         if accelerator.is_main_process:
-            common.print_examples(books, summaries, number=1)
-        log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss}
-        log |= {f"eval_{name}": f1 for name, f1 in result.items()}
-        progress["log_history"].append(log)
-        progress["epoch"] = epoch + 1
-
-        # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
-        if result["rougeL"] > progress["best_rougeL"]:
-            progress["best_rougeL"] = result["rougeL"]
-            if accelerator.is_main_process:
+            # (3) Compute ROUGE, and print a validation review whose title is not in train
+            result = compute_metrics(rouge, summaries, rows)
+            print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
+            common.print_unseen_examples(books, summaries, number=1)
+            add_to_log(progress, epoch + 1, epoch_loss, eval_loss, result)
+            # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
+            if result["rougeL"] > progress["best_rougeL"]:
+                progress["best_rougeL"] = result["rougeL"]
                 # By language, with intervals, beside the baseline lead-3
                 progress["best_scores"] = common.score_beside_lead_3(rouge, rows, summaries)
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        # Not in the chapter: the state from which --resume goes on. This also waits for everyone.
-        with common.new_checkpoint(accelerator, args.output_dir, progress) as folder:
-            accelerator.save_state(folder)  # weights, optimizer, schedule and random states
+        # Not in the chapter: the checkpoint for --resume
+        save_checkpoint(accelerator, args.output_dir, progress)
 
-    # 10. Finish: the log of all epochs, the scores of the best one, and the last upload
+    # 11. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
         finish_run(args, progress, rows, upload)
 
 
 if __name__ == "__main__":
-    with common.command_line():  # Ctrl-C or a full disk end in one line; warnings are hidden
+    with common.command_line():  # ends after Ctrl-C, or with a full disk, in one line
         main()

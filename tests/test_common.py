@@ -403,7 +403,7 @@ def test_examples_have_titles_that_are_new(capsys):
         )
         for split, names in titles.items()
     }
-    common.print_examples(books, ["1", "2", "3", "4", "5"], number=2)
+    common.print_unseen_examples(books, ["1", "2", "3", "4", "5"], number=2)
     expected = "\n>>> I read c\nTitle: c\nSummary: 2\n\n>>> I read d\nTitle: d\nSummary: 4\n"
     assert capsys.readouterr().out == expected
 
@@ -454,12 +454,13 @@ def test_several_gpus_need_a_launcher(number, launched, ends, monkeypatch, capsy
     state = SimpleNamespace(
         device=torch.device("cuda"), use_distributed=launched, num_processes=processes
     )
+    monkeypatch.setattr(common, "process_state", lambda: state)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     if not ends:
-        common.check_processes(args, state)
+        common.check_processes(args)
         return
     with pytest.raises(SystemExit):
-        common.check_processes(args, state)
+        common.check_processes(args)
     line = capsys.readouterr().err
     assert "torchrun --nproc_per_node 2 train_trainer.py" in line
     assert "CUDA_VISIBLE_DEVICES=0" in line

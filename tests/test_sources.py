@@ -527,9 +527,8 @@ IN_AND_OUT = [  # a file, another one to write, its content with the summary as 
 def test_predict_writes_each_value_as_it_was_read(name, content, output, expected, tmp_path):
     (tmp_path / name).write_text(content, encoding="utf-8")
     rows = common.read_input(str(tmp_path / name), "review_body")
-    for row in rows:
-        row["summary"] = "S" if common.to_text(row["review_body"], "review_body") else ""
-    common.write_rows(rows, tmp_path / output)
+    summaries = ["S" if common.to_text(row["review_body"], "review_body") else "" for row in rows]
+    common.write_summaries(rows, summaries, tmp_path / output)
     written = (tmp_path / output).read_bytes().decode()
     assert written.replace("\r\n", "\n") == expected
 
