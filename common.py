@@ -70,6 +70,7 @@ from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -497,6 +498,18 @@ def set_threads():
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
         torch.set_num_threads(max(1, os.cpu_count() // processes))
+
+
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the sum of the losses of a batch, divided by the number of label tokens of its step.
+
+    This is for the Trainer. Take a step of two batches with 10 and 30 label tokens. Here both sums
+    are divided by 40, which the Trainer has counted. mT5's own loss divides by 10 and by 30, so
+    that a token of the first batch counts three times as much as one of the second.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    return loss / num_items_in_batch
 
 
 def print_plan(args, num_rows):
@@ -1154,15 +1167,13 @@ def to_reviews(args, rows):
     return datasets.Dataset.from_dict(columns)
 
 
-def load_data_of_model(args):
-    """Return the prepared data in --data or, without this flag, those that --model learned from.
+def find_data_of_model(args):
+    """Return the folder of the prepared data that --model was trained on.
 
-    A training script saves its flags beside its model, with --data among them. A model of the Hub
-    has no such file, so that the data of the preset are taken.
+    A training script saves its flags beside its model, with --data among them. For a model of the
+    Hub, which has no such file, it is the folder of the preset.
     """
-    if args.data is None:
-        args.data = read_arguments(args.model).get("data", preset_data(args.preset))
-    return load_prepared(args, [])
+    return read_arguments(args.model).get("data", preset_data(args.preset))
 
 
 def check_output_file(output, source):

@@ -1,21 +1,21 @@
 """Write titles for reviews with a trained model, or score the model on a split.
 
 Chapter section: "Using your fine-tuned model". Its pipeline("summarization") is gone from
-transformers 5. Read summarize_batch() first: it does the three steps of that pipeline, which are
+transformers 5. summarize_batch(), the first function below, does the three steps of that pipeline:
 the tokenizer, generate() and batch_decode().
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 100 0                   # other rows of the test split
     python predict.py "I could not put it down."         # a review of your own
     python predict.py --input reviews.csv --output titles.csv
-    python predict.py --split test                       # a table of ROUGE scores
+    python predict.py --split validation                 # a table of ROUGE scores
     python predict.py --model results/sample-accelerate  # the model of train_accelerate.py
     python predict.py --preset amazon                    # after train_trainer.py --preset amazon
 
 Reads   --model: a folder that a training script wrote, or a Hub id. By default it is the model of
         train_trainer.py, which has to be run first.
         --data: the folder with the splits. By default it is the data that the model was trained on,
-        as arguments.json beside the model says. For a model of the Hub it is the data of --preset.
+        as arguments.json beside the model says, or else data/prepared/<preset>/.
 Writes  summaries to the screen or, with --output, to a .csv or .jsonl file: the reviews with all
         their columns and one more, "summary". With --split it prints a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -49,7 +49,7 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 PRESETS = {
     "sample": {  # a small model on a CPU
         "model": "results/sample-trainer",
-        "data": None,  # the data that the model was trained on
+        "data": None,  # the data that the model was trained on, if main() finds out which
         "max_input_length": 512,  # tokens of a review; the rest is cut
         "max_target_length": 30,  # tokens of a summary, at most
         "batch_size": 32,
@@ -64,30 +64,6 @@ PRESETS = {
         "bf16": None,  # True if the device has bfloat16, else False
     },
 }
-
-
-def load_model(args):
-    """Return the tokenizer and the model of --model, on the GPU if there is one."""
-    with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
-        # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        # mT5 has an encoder, which reads the review, and a decoder, which writes the summary. GPT-2
-        # has no encoder, and belongs to another class.
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, loading_info = auto_class.from_pretrained(
-            args.model,
-            trust_remote_code=False,
-            dtype=torch.bfloat16 if args.bf16 else torch.float32,
-            output_loading_info=True,  # tells which weights the checkpoint does not have
-        )
-    # End the script if weights are missing, or if the tokenizer is that of another model. Set
-    # --num-beams, and for mT5 that no summary has tokens as <extra_id_0>.
-    common.set_up_checkpoint(args, tokenizer, model, loading_info)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    model.eval()
-    return tokenizer, model
 
 
 def summarize_batch(examples, tokenizer, model, args):
@@ -106,7 +82,8 @@ def summarize_batch(examples, tokenizer, model, args):
     common.set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens.
-    # torch.no_grad() is not needed, as generate() computes no gradients.
+    # Other settings stand in model.generation_config, see load_model(). torch.no_grad() is not
+    # needed, as generate() computes no gradients.
     generated_tokens = model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
@@ -114,6 +91,31 @@ def summarize_batch(examples, tokenizer, model, args):
     )
     # 3. The tokens become text.
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+
+
+def load_model(args):
+    """Return the tokenizer and the model of --model, on the GPU if there is one."""
+    with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
+        # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        # mT5 has an encoder, which reads the review, and a decoder, which writes the summary. GPT-2
+        # has no encoder, and belongs to another class.
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
+        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, loading_info = auto_class.from_pretrained(
+            args.model,
+            trust_remote_code=False,
+            dtype=torch.bfloat16 if args.bf16 else torch.float32,  # default: that of the files
+            output_loading_info=True,  # tells which weights the checkpoint does not have
+        )
+    # This call ends the script if weights are missing, or if the tokenizer is for another model. It
+    # also writes into model.generation_config how many beams there are (--num-beams), and that mT5
+    # may not write tokens such as <extra_id_0>.
+    common.set_up_checkpoint(args, tokenizer, model, loading_info)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    model.eval()
+    return tokenizer, model
 
 
 def batches_by_length(reviews, batch_size):
@@ -130,17 +132,17 @@ def batches_by_length(reviews, batch_size):
 
 def summarize(dataset, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
-    # GPT-2 can only continue a text, and needs a function of its own.
-    is_gpt2 = not model.config.is_encoder_decoder
-    summarize_examples = common.continue_batch if is_gpt2 else summarize_batch
     reviews = list(dataset["review_body"])
     summaries = [""] * len(reviews)
     batches = batches_by_length(reviews, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
     for positions in tqdm(batches, "Summarize", disable=None, leave=False):
         examples = dataset[positions]  # a dictionary of lists
-        written = summarize_examples(examples, tokenizer, model, args)
-        for position, summary in zip(positions, written, strict=True):
+        if model.config.is_encoder_decoder:
+            batch_summaries = summarize_batch(examples, tokenizer, model, args)
+        else:  # GPT-2, which can only continue a text
+            batch_summaries = common.continue_batch(examples, tokenizer, model, args)
+        for position, summary in zip(positions, batch_summaries, strict=True):
             summaries[position] = summary.strip()  # BART and GPT-2 begin with a space
     return summaries
 
@@ -151,10 +153,13 @@ def read_rows(args):
     They are typed reviews, the rows of a file, a split, or some examples of a split.
     """
     if args.text:
-        return [{"review_body": text} for text in common.read_command_line(args.text)]
+        texts = common.read_command_line(args.text)  # "-" stands for standard input
+        return [{"review_body": text} for text in texts]
     if args.input:
         return common.read_input(args.input, args.text_column)
-    books_dataset = common.load_data_of_model(args)
+    if args.data is None:
+        args.data = common.find_data_of_model(args)
+    books_dataset = common.load_prepared(args, [])
     # Examples come from the test split. Your own data may not have one.
     split = args.split or ("test" if "test" in books_dataset else "validation")
     if split not in books_dataset:
@@ -179,12 +184,13 @@ def print_summary(example, summary):
     if example["review_title"]:
         lines.append(f"'>>> Title: {example['review_title']}'")
     lines.append(f"'>>> Summary: {summary}'")
-    print(common.printable("\n".join(lines)))  # without terminal control characters
+    # printable() escapes characters that would steer the terminal, as a file may have some.
+    print(common.printable("\n".join(lines)))
 
 
 def parse_args():
-    parser = common.argument_parser(__doc__)  # with --data
-    # --model, --max-input-length, --max-target-length, --num-beams, --batch-size, --bf16, --rouge
+    parser = common.argument_parser(__doc__)  # adds --data
+    # This adds --model, the maximal lengths, --num-beams, --batch-size, --bf16 and --rouge.
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize
     reviews.add_argument(
@@ -210,11 +216,11 @@ def parse_args():
     parser.add_argument(
         "--output", help="file to write, .csv or .jsonl; an existing one is replaced"
     )
-    args = common.parse_args(parser, PRESETS)
+    args = common.parse_args(parser, PRESETS)  # adds --preset, and sets bf16 if it is None
     if args.output:
         # This stops if the file cannot be written, or if it is the input.
         common.check_output_file(args.output, args.input)
-    # If the folder of the preset's model is missing, the Hub would be asked for its name.
+    # from_pretrained() would take the name of a folder that is missing for that of a Hub model.
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     return args
@@ -224,10 +230,10 @@ def main():
     args = parse_args()
 
     # 1. The reviews. They are read before the model, so that a mistake in a file shows at once.
-    # rows have all columns, which --output writes. reviews is a Dataset with three of them:
-    # review_body, review_title, which is None if there is no title, and language.
+    # rows are dictionaries with all columns, for --output. reviews is a Dataset with those that are
+    # needed here: review_body, review_title, which may be None, and language.
     rows = read_rows(args)
-    reviews = common.to_reviews(args, rows)
+    reviews = common.to_reviews(args, rows)  # heeds --text-column and --language
 
     # 2. The tokenizer and the model
     tokenizer, model = load_model(args)

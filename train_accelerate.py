@@ -7,8 +7,8 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py    # 2 GPUs
 
-Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
-        checkpoint --model.
+Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
+        script runs prepare_data.py first.
 Writes  results/<preset>-accelerate/: the model of the best epoch, its tokenizer, scores
         (results.json), log.csv, training.png, a model card (README.md) and the flags
         (arguments.json); checkpoint-<epoch>/ for --resume.
@@ -59,7 +59,7 @@ PRESETS = {
         "weight_decay": 0.3,  # large, as the model would otherwise memorize even more
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
-    "amazon": {  # the chapter's values; where its two trainings differ, those with Accelerate
+    "amazon": {  # the values of the chapter's training with Accelerate, except output_dir and bf16
         "model": "google/mt5-small",
         "output_dir": "results/amazon-accelerate",
         "max_input_length": 512,
@@ -74,8 +74,8 @@ PRESETS = {
 
 
 def parse_args():
-    # The flags of both training scripts: those of PRESETS, and --data, --max-train-samples, --seed,
-    # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
+    # The flags that train_trainer.py has too: those of PRESETS, and --data, --max-train-samples,
+    # --seed, --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     parser = common.training_parser(__doc__)
     return common.parse_args(parser, PRESETS)
 
@@ -91,8 +91,9 @@ def load_model(args, rows):
             dtype=torch.float32,  # of the weights; with --bf16, computations are in bfloat16
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    # End the script if weights are missing, or if the tokenizer is that of another model, or one
-    # for other languages. Set --num-beams, and for mT5 that no summary has tokens as <extra_id_0>.
+    # This call ends the script if weights are missing, or if the tokenizer is one for another model
+    # or for other languages than those of the rows. It also writes into model.generation_config how
+    # many beams there are (--num-beams), and that mT5 may not write tokens such as <extra_id_0>.
     common.set_up_checkpoint(args, tokenizer, model, loading_info, rows)
     # Differs from the chapter: a summary may have as many tokens as a title, 30. The default is 20.
     model.generation_config.max_new_tokens = args.max_target_length
@@ -112,15 +113,13 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
-    # Only mBART-50 wants to know the language of each text. Other models get the rows as they are.
-    return common.mark_languages(tokenized_datasets, books, tokenizer)
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: Spanish texts are split by Spanish rules. The rules are those that
-    # nltk downloads. Spaces around a text change no score, so that strip() is gone.
+    # Differs from the chapter: Spanish texts are split by Spanish rules. The function has the name
+    # and the rules of nltk's, without a download. strip() is gone, as spaces change no score.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
@@ -132,8 +131,12 @@ def compute_metrics(rouge, summaries, rows):
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(rows["review_title"]), languages)
+    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which downloads a
+    # script. Both call the package rouge_score for each pair of texts, and return the mean F1 of
+    # rouge1, rouge2, rougeL and rougeLsum as plain numbers. (".mid" is gone from evaluate, too.) By
+    # itself, rouge_score knows a-z only, and splits "años" into "a" and "os". common.Rouge gives it
+    # the words and stems of each text's language.
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
-    # result has rouge1, rouge2, rougeL and rougeLsum. Differs from the chapter: no ".mid".
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
 
@@ -158,13 +161,12 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` times the label tokens of this process, divided by their mean.
+    """Return the ``loss`` so weighted that each label token counts the same on all processes.
 
-    The mean is that of all processes. On one process, the factor is 1, and nothing changes.
-    Differs from the chapter: each label token counts the same on all processes. ``loss`` is a mean
-    over the tokens of one process, and backward() averages the gradients of the processes. With 10
-    tokens on one process and 30 on another, each of the 10 would count three times as much. The
-    factors 10/20 and 30/20 make up for this.
+    On one process nothing changes. Differs from the chapter on several: take 10 label tokens on one
+    process and 30 on another. ``loss`` is the mean over those of one process, and backward() takes
+    the mean of both gradients, so that each of the 10 tokens would count three times as much as
+    each of the 30. The factors 10/20 and 30/20 make up for this, where 20 is the mean number.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * (label_tokens / accelerator.reduce(label_tokens, reduction="mean"))
@@ -173,8 +175,8 @@ def weight_by_label_tokens(accelerator, loss, labels):
 def get_row_losses(logits, labels):
     """Return the sum of the losses and the number of label tokens of each row, of shape (rows,).
 
-    With one number per row, gather_for_metrics() can drop the rows that are repeated in the last
-    batch on several processes. outputs.loss is one number per batch.
+    The model's own loss is one number per batch. On several processes evaluate() has to drop some
+    rows, and needs one number per row for this.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
@@ -186,8 +188,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # autocast() makes bf16 faster. Without it, the weights would be converted to bf16 for each
-        # token that generate() writes. With it, they are converted once per batch.
+        # With bf16, prepare() lets the model convert its weights in each call, which is for each
+        # token that generate() writes. In this block they are converted once per batch.
         with torch.no_grad(), accelerator.autocast():
             # On several processes, the prepared model is wrapped, and a wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -212,6 +214,9 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
+# The next five functions save and upload. Skip them at the first reading.
+
+
 def add_to_log(progress, epoch, loss, eval_loss, result):
     """Note in ``progress`` that an ``epoch`` has ended, with its losses and scores."""
     scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the names that the Trainer gives
@@ -222,7 +227,7 @@ def add_to_log(progress, epoch, loss, eval_loss, result):
 
 def save_model(args, model, tokenizer, progress):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
-    # The files replace the older ones when all are written. After an error, the older ones stay.
+    # When the block has ended well, its files replace those with the same names. Other files stay.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -255,7 +260,7 @@ def finish_run(args, progress, rows, upload):
     """Save the log of all epochs beside the best model, print its scores, and push."""
     common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
-    with common.new_files(args.output_dir) as folder:  # replaces these files; the model stays
+    with common.new_files(args.output_dir) as folder:  # the model stays
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
     common.print_scores(args, scores, rows)
     if args.push_to_hub:
@@ -268,7 +273,7 @@ def main():
     set_seed(args.seed)  # for dropout; the order of the rows is seeded below, before each epoch
     accelerator = Accelerator(mixed_precision="bf16" if args.bf16 else "no")
 
-    # 1. The data: review_body, review_title and language. If missing, prepare_data.py makes them.
+    # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
@@ -278,7 +283,7 @@ def main():
     # folder checkpoint-<epoch>, from which the training goes on. Otherwise it is None.
     checkpoint = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and accelerator.is_main_process:
-        # The chapter's Repository is gone. A wrong token is seen now, and not after an epoch.
+        # The chapter's Repository is gone. A wrong access token is seen now.
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
@@ -287,6 +292,7 @@ def main():
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
+    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)  # for mBART-50
 
     # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
@@ -299,9 +305,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Before prepare(), len() counts the batches of all processes, say 100. On 2 processes, each of
-    # them takes 50 steps. Differs from the chapter: the schedule is prepared too, so that --resume
-    # restores it. A prepared schedule moves by 2 in each of these steps.
+    # The batches of all processes are counted here, say 100. On 2 processes there are 50 steps, and
+    # a prepared schedule moves by 2 in each. Differs from the chapter: the schedule is prepared,
+    # and thus saved for --resume.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -313,16 +319,14 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 8. The metric. Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It
-    # calls the same package, rouge_score, but with the words and stems of each text's language, as
-    # baseline.py shows. To count words as the chapter does, give --rouge rouge_score.
+    # 8. The metric. With --rouge rouge_score it counts words as the chapter does.
     rouge = common.Rouge(args.rouge)
     rows = books["validation"]
 
-    # 9. Not in the chapter: how far the training is. --resume restores it after prepare().
-    progress = {"epoch": 0, "best_rougeL": -1.0, "best_scores": None, "log_history": []}
+    # 9. Not in the chapter: how far the training is, and the table of scores of the best epoch
+    progress = {"epoch": 0, "log_history": [], "best_scores": None}
     if checkpoint:
-        accelerator.load_state(checkpoint)
+        accelerator.load_state(checkpoint)  # into what prepare() has returned
         progress = common.read_json(checkpoint / "progress.json")
 
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
@@ -343,7 +347,7 @@ def main():
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
-            epoch_loss += loss.detach()  # stays on the GPU, so that no step waits for the sum
+            epoch_loss += loss.detach()  # item() would wait for the GPU in each step
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
         # (2) Generate a summary of each validation review
@@ -356,11 +360,11 @@ def main():
             result = compute_metrics(rouge, summaries, rows)
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
+            is_best = all(log["eval_rougeL"] < result["rougeL"] for log in progress["log_history"])
             add_to_log(progress, epoch + 1, epoch_loss, eval_loss, result)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
-            if result["rougeL"] > progress["best_rougeL"]:
-                progress["best_rougeL"] = result["rougeL"]
-                # By language, with intervals, beside the baseline lead-3
+            if is_best:
+                # The same scores by language, with intervals, beside those of lead-3
                 progress["best_scores"] = common.score_beside_lead_3(rouge, rows, summaries)
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)

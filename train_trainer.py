@@ -8,8 +8,8 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon
 
-Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and the
-        checkpoint --model.
+Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
+        script runs prepare_data.py first.
 Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (results.json), log.csv,
         training.png, a model card (README.md) and the flags (arguments.json); up to three folders
         checkpoint-<step>/ for --resume.
@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import create_repo, upload_folder
-from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -74,16 +73,14 @@ PRESETS = {
 
 
 def parse_args():
-    # The flags of both training scripts: those of PRESETS, and --data, --max-train-samples, --seed,
-    # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
+    # The flags that train_accelerate.py has too: those of PRESETS, and --data, --max-train-samples,
+    # --seed, --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     parser = common.training_parser(__doc__)
     add = parser.add_argument
     add("--gradient-accumulation-steps", type=int, default=1, help="batches per step (1)")
     add("--save-steps", type=int, help="evaluate and save every N steps, not after each epoch")
-    trackers = ["none", *get_available_reporting_integrations()]
-    add(
-        "--report-to", choices=trackers, default="none", help="one of the installed trackers (none)"
-    )
+    trackers = get_available_reporting_integrations()  # those that are installed
+    add("--report-to", choices=["none", *trackers], default="none", help="a tracker (none)")
     return common.parse_args(parser, PRESETS)
 
 
@@ -98,8 +95,9 @@ def load_model(args, rows):
             dtype=torch.float32,  # of the weights; with --bf16, computations are in bfloat16
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    # End the script if weights are missing, or if the tokenizer is that of another model, or one
-    # for other languages. Set --num-beams, and for mT5 that no summary has tokens as <extra_id_0>.
+    # This call ends the script if weights are missing, or if the tokenizer is one for another model
+    # or for other languages than those of the rows. It also writes into model.generation_config how
+    # many beams there are (--num-beams), and that mT5 may not write tokens such as <extra_id_0>.
     common.set_up_checkpoint(args, tokenizer, model, loading_info, rows)
     # Differs from the chapter: a summary may have as many tokens as a title, 30. The default is 20.
     model.generation_config.max_new_tokens = args.max_target_length
@@ -119,15 +117,13 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
-    # Only mBART-50 wants to know the language of each text. Other models get the rows as they are.
-    return common.mark_languages(tokenized_datasets, books, tokenizer)
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: Spanish texts are split by Spanish rules. The rules are those that
-    # nltk downloads. Spaces around a text change no score, so that strip() is gone.
+    # Differs from the chapter: Spanish texts are split by Spanish rules. The function has the name
+    # and the rules of nltk's, without a download. strip() is gone, as spaces change no score.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
@@ -145,7 +141,7 @@ def decode(predictions, tokenizer, num_rows):
 def get_training_arguments(args, generation_config):
     """Return the ``Seq2SeqTrainingArguments``; ``args`` are the flags of the command line."""
     interval = "steps" if args.save_steps else "epoch"
-    on_cpu = PartialState().device.type == "cpu"
+    on_cpu = PartialState().device.type == "cpu"  # Accelerate's state knows the device
     return Seq2SeqTrainingArguments(
         # As in the chapter
         output_dir=args.output_dir,
@@ -169,39 +165,28 @@ def get_training_arguments(args, generation_config):
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
-        # Not in the chapter: the other flags of this script, and the settings of generate()
+        # Not in the chapter: generate() writes defaults, such as max_length=20, into the settings
+        # that it uses. With this argument it uses a copy, so that step 10 can save the original.
+        generation_config=generation_config,
+        # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
         seed=args.seed,
         report_to=args.report_to,
-        generation_config=generation_config,  # the Trainer works with a copy
         # Not in the chapter: what depends on the machine
         use_cpu=on_cpu,  # else bf16 is refused on a CPU
-        dataloader_pin_memory=not on_cpu,  # speeds up the way from the CPU to a GPU
+        dataloader_pin_memory=not on_cpu,  # only of use on the way to a GPU
         disable_tqdm=not sys.stderr.isatty(),  # a progress bar would clutter a log file
         log_level_replica="error",  # else each process prints the same warnings
         ddp_find_unused_parameters=False,  # all weights are used, and the search takes time
     )
 
 
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the sum of the losses of a batch, divided by the number of label tokens of its step.
-
-    Differs from the chapter if a step has several batches, by --gradient-accumulation-steps or on
-    several processes. Take two batches with 10 and 30 label tokens. Here both sums are divided by
-    40, the ``num_items_in_batch`` that the Trainer counts. mT5's own loss divides by 10 and by 30,
-    so that a token of the first batch counts three times as much as one of the second.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    return loss / num_items_in_batch
-
-
 def main():
     args = parse_args()
     state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
 
-    # 1. The data: review_body, review_title and language. If missing, prepare_data.py makes them.
+    # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
@@ -211,7 +196,7 @@ def main():
     # folder checkpoint-<step>, from which the training goes on. Otherwise it is None.
     checkpoint = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and state.is_main_process:
-        # Differs from the chapter: a wrong token is seen now, and not after the training.
+        # Differs from the chapter: a wrong access token is seen now, and not after the training.
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
@@ -220,6 +205,7 @@ def main():
     tokenized_datasets = tokenize(
         books, tokenizer, prefix, args.max_input_length, args.max_target_length
     )
+    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)  # for mBART-50
 
     # 5. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
@@ -230,9 +216,12 @@ def main():
     state.print("Their decoder_input_ids: the labels, shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 6. The metric. Differs from the chapter: common.Rouge stands for evaluate.load("rouge"). It
-    # calls the same package, rouge_score, but with the words and stems of each text's language, as
-    # baseline.py shows. To count words as the chapter does, give --rouge rouge_score_stemmer.
+    # 6. The metric. (With --rouge rouge_score_stemmer it counts words as the chapter does.)
+    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which downloads a
+    # script. Both call the package rouge_score for each pair of texts, and return the mean F1 of
+    # rouge1, rouge2, rougeL and rougeLsum as plain numbers. (".mid" is gone from evaluate, too.) By
+    # itself, rouge_score knows a-z only, and splits "años" into "a" and "os". common.Rouge gives it
+    # the words and stems of each text's language.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -246,12 +235,10 @@ def main():
         result = rouge.compute(
             predictions=decoded_preds, references=references, languages=languages
         )
-        # result has rouge1, rouge2, rougeL and rougeLsum. Differs from the chapter: no ".mid".
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
     # 7. The arguments of the Trainer, which the chapter calls args
-    generation_config = model.generation_config
-    training_args = get_training_arguments(args, generation_config)
+    training_args = get_training_arguments(args, model.generation_config)
 
     # 8. Train
     trainer = Seq2SeqTrainer(
@@ -262,7 +249,9 @@ def main():
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
         compute_metrics=compute_metrics,
-        compute_loss_func=compute_loss,
+        # Not in the chapter: if a step has several batches, by --gradient-accumulation-steps or on
+        # several processes, each label token counts the same. In mT5's own loss each batch does.
+        compute_loss_func=common.compute_loss,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -274,10 +263,9 @@ def main():
     # 10. Save
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
-        # Not in the chapter: scores by language, with intervals, beside the baseline lead-3
+        # Not in the chapter: the same scores by language, with intervals, beside those of lead-3
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        # Not the Trainer's copy, into which generate() has written defaults such as max_length=20
-        model.generation_config = generation_config
+        model.generation_config = training_args.generation_config  # the original, see step 7
         # The new files replace older ones when all are written. After an error, older ones stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
