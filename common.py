@@ -214,6 +214,11 @@ def printable(text):
     return re.sub(pattern, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def print_text(text):
+    """Print ``text`` without characters that would steer the terminal."""
+    print(printable(text))
+
+
 def print_error(message):
     """Print one line on standard error."""
     message = " ".join(str(message).split())
@@ -1595,10 +1600,10 @@ def bootstrap(values):
 
 
 def score_beside_lead_3(metric, rows, summaries=None):
-    """Score a model's ``summaries`` of the ``rows`` beside lead-3, by language and for all rows.
+    """Score a model's ``summaries`` of the ``rows`` beside lead-3; return ``scores_by_language``.
 
-    Returns {language: {"rows": n, system: {rouge_type: {"f1", "low", "high", "p"}}}}. The systems
-    are "lead-3" and, with summaries, "model" and "difference", which is paired row by row.
+    The systems are "lead-3" and, with summaries, "model" and "difference", which is paired row by
+    row.
     """
     lead_3 = sentence_lines(rows["review_body"], rows["language"], first=3)
     lead_3 = score_rows(metric, lead_3, rows)
@@ -1606,7 +1611,16 @@ def score_beside_lead_3(metric, rows, summaries=None):
     if summaries is not None:
         model = score_rows(metric, summaries, rows)
         systems = {"model": model, "lead-3": lead_3, "difference": model - lead_3}
-    languages = np.array(list(rows["language"]))
+    return scores_by_language(systems, rows["language"])
+
+
+def scores_by_language(systems, languages):
+    """Return {language: {"rows": n, system: {rouge_type: {"f1", "low", "high", "p"}}}}.
+
+    ``systems`` is {its name: a ``DataFrame`` as ``score_rows`` returns it}. ``languages`` has the
+    code of each row. The last language is "all", for all rows.
+    """
+    languages = np.array(list(languages))
     groups = {language: languages == language for language in np.unique(languages).tolist()}
     groups["all"] = np.full(len(languages), True)
     scores = {}

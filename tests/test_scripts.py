@@ -17,6 +17,7 @@ from conftest import ROOT, copy_data, read_json, run, sample
 from datasets import Dataset, DatasetDict, load_from_disk
 from rouge_score.rouge_scorer import RougeScorer
 
+import baseline
 import common
 from common import ROUGE_TYPES, sent_tokenize
 
@@ -96,9 +97,12 @@ def test_the_tiny_model_is_what_its_program_writes(prepared, tmp_path):
 
 def test_baseline(prepared, tmp_path):
     printed = run("baseline.py", "--data", prepared[0], "--output-dir", tmp_path).stdout
-    for fraction in ("recall 6/6", "precision 6/7", "precision 6/10", "recall 4/5, precision 4/6"):
+    for fraction in ("recall 6/6", "precision 6/7", "precision 6/10", "recall 4/5", "4/6 = 0.6667"):
         assert fraction in printed
     scores = read_json(tmp_path / "results.json")["scores"]
+    # The same numbers as beside a model
+    rows = load_from_disk(prepared[0])["validation"]
+    assert scores == common.score_beside_lead_3(common.Rouge(), rows)
     assert list(scores) == ["en", "es", "all"]
     rows = {language: part["rows"] for language, part in scores.items()}
     assert rows["all"] == rows["en"] + rows["es"] == len(load_from_disk(prepared[0])["validation"])
@@ -131,6 +135,14 @@ def test_the_three_parts_of_rouge_by_hand(prepared, tmp_path):
     swapped = {"rouge1": 1.0, "rouge2": f2, "rougeL": 2 * 2 / (4 + 4), "rougeLsum": 1.0}
     for scores in (pair, swapped):
         assert str(scores) in printed
+    # The package's own scores, and its words
+    assert f"rouge1: Score(precision={6 / 7}, recall=1.0, fmeasure=0.923" in printed
+    assert "['tres', 'a', 'os']" in printed
+
+
+def test_texts_without_a_common_word_have_an_f1_of_zero(capsys):
+    baseline.print_overlap("rouge1", ["a", "good", "book"], ["muy", "bueno"])
+    assert "recall 0/2 = 0.0000, precision 0/3 = 0.0000, F1 0.0000" in capsys.readouterr().out
 
 
 # ---- training ----------------------------------------------------------------------------------
