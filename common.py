@@ -710,26 +710,11 @@ def language_codes(languages):
     return codes
 
 
-def load_corpus(args):
-    """Yield each of the --languages that has reviews, and the ``DatasetDict`` of its reviews.
-
-    If none of them has reviews, the run ends.
-    """
-    path = find_dataset(args.dataset)
-    is_empty = True
-    for language in args.languages:
-        print(f"\n=== {language} ===")
-        reviews = load_reviews(args, path, language)
-        if reviews:
-            is_empty = False
-            yield language, reviews
-    if is_empty:
-        languages = " or ".join(args.languages)
-        fail(f"no review of {args.dataset} is in {languages}; see --languages")
-
-
 def load_reviews(args, path, language):
-    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none."""
+    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
+
+    ``path`` is what ``find_dataset`` returns.
+    """
     columns = {  # {name in the chapter: name in the files}
         "review_body": args.text_column,
         "review_title": args.title_column,
@@ -902,23 +887,23 @@ def drop_empty_texts(books):
     return with_title
 
 
-def add_validation_split(books, args):
-    """Make a share of the training rows, --validation-share, the validation split if there is none.
+def add_validation_split(books, share, seed):
+    """Return the ``DatasetDict`` with a ``share`` of train as its validation split, if it has none.
 
     Training needs one, and somebody's own file has only train.
     """
     if "validation" in books:
-        return
-    if not args.validation_share:
+        return books
+    if not share:
         print("There is no validation split; --validation-share 0.1 takes a tenth of train for it.")
-        return
+        return books
     if "train" not in books:
         fail("there is no train split to take --validation-share from; leave it out")
     with explain_errors("cannot take --validation-share of train", "give another one"):
-        parts = books["train"].train_test_split(args.validation_share, seed=args.seed)
-    books["train"] = parts["train"]
-    books["validation"] = parts["test"]  # the method's name for the share
+        parts = books["train"].train_test_split(share, seed=seed)
     print(f"validation: {len(parts['test']):,} rows are taken from train (--validation-share)")
+    # "test" is the method's name for the share.
+    return datasets.DatasetDict({**books, "train": parts["train"], "validation": parts["test"]})
 
 
 def print_splits(books):

@@ -309,6 +309,8 @@ LONG_TITLES = [
     ("es", "¡Muy bueno!", False),
     ("ja", "面白", False),
     ("ja", "面白い", True),  # each character counts as a word
+    ("zh", "很好!", False),
+    ("th", "ดีมาก", True),
 ]
 
 
@@ -316,6 +318,7 @@ LONG_TITLES = [
 def test_has_long_title(language, title, kept):
     example = {"language": language, "review_title": title}
     assert prepare_data.has_long_title(example) is kept
+    assert (common.count_words(title, language) >= prepare_data.MIN_TITLE_WORDS) is kept  # as drawn
 
 
 def test_somebodys_own_table(tmp_path):
