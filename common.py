@@ -18,8 +18,8 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     downloads and uploads; all scripts but baseline.py
 
 A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``set_up_checkpoint``, ``start_or_resume``, ``score_beside_lead_3`` and ``save_results``. Two things
-have the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
+``adapt_model``, ``start_or_resume``, ``score_beside_lead_3`` and ``save_results``. Two things have
+the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
 folder checkpoint-N of --output-dir. Lead-3 is the baseline: the first three sentences of a review.
 """
 
@@ -1222,23 +1222,22 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def set_up_checkpoint(args, tokenizer, model, loading_info, rows=None):
-    """Check a checkpoint, and set it up, in place, for this task.
+def adapt_model(tokenizer, model):
+    """Set, in place, what mT5 and the other families of models need after loading."""
+    freeze_constants(model)  # of PEGASUS
+    correct_tied_flag(model)  # of mT5
+    model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
+    adapt_other_families(tokenizer, model)
 
-    The run ends if a weight is missing, if the tokenizer does not fit the model or the ``rows`` of
-    a training, or if the model cannot write a summary.
+
+def check_checkpoint(args, tokenizer, model, loading_info, rows=None):
+    """End the run if a weight is missing, or if the model cannot write a summary.
+
+    It also ends if the tokenizer does not fit the model, or the ``rows`` of a training.
     """
-    freeze_constants(model)  # of PEGASUS, which need not be among the weights
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
-    correct_tied_flag(model)
-    settings = model.generation_config
-    settings.max_length = None  # the scripts set max_new_tokens, which replaces it
-    settings.suppress_tokens = tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:
-        settings.num_beams = args.num_beams
-    adapt_other_families(tokenizer, model)
     try_checkpoint(args, tokenizer, model)
     if rows:
         check_languages(args, tokenizer, rows)
@@ -1377,6 +1376,14 @@ def task_prefix(model):
     return parameters.get("summarization", {}).get("prefix", "")
 
 
+def add_prefix(books, model):
+    """Return the ``DatasetDict`` with T5's prefix before each review; for other models as it is."""
+    prefix = task_prefix(model)
+    if not prefix:
+        return books
+    return books.map(lambda row: {"review_body": prefix + row["review_body"]})
+
+
 def language_ids(languages, tokenizer):
     """Return the tokens of the ``languages`` of mBART-50, such as that of es_XX for es.
 
@@ -1420,28 +1427,41 @@ def mark_languages(tokenized_datasets, books, tokenizer):
     return marked
 
 
-def continue_batch(examples, tokenizer, model, args):
-    """Do what summarize_batch() of predict.py does, with GPT-2, which can only continue a text.
+def auto_class(model):
+    """Return ``AutoModelForSeq2SeqLM`` or, for GPT-2, which has no encoder, another class."""
+    config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
+    if config.is_encoder_decoder:
+        return transformers.AutoModelForSeq2SeqLM
+    return transformers.AutoModelForCausalLM
 
+
+def summarize_batch_of_other_models(examples, tokenizer, model, args):
+    """Do what summarize_batch() of predict.py does, with a model that is not an mT5.
+
+    T5 wants a prefix, and mBART-50 the language of each text. GPT-2 can only continue a text:
     "TL;DR" at the end of a review asks for its summary, as the chapter's table of models says.
     """
-    reviews = examples["review_body"]
+    is_gpt2 = not model.config.is_encoder_decoder
+    prefix = task_prefix(model)
+    reviews = [prefix + review for review in examples["review_body"]]
     inputs = tokenizer(
         reviews,
-        ["\nTL;DR:"] * len(reviews),
+        ["\nTL;DR:"] * len(reviews) if is_gpt2 else None,
         max_length=args.max_input_length,
-        truncation="only_first",  # if the two are too long together, the review is cut
+        truncation="only_first",  # a review that is too long is cut, and not the question
         padding=True,
         return_tensors="pt",
     )
+    set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
     inputs = inputs.to(model.device)
     generated_tokens = model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         max_new_tokens=args.max_target_length,
     )
-    new_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
-    return tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+    if is_gpt2:  # repeats the input first
+        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
 # ---- Words, sentences and ROUGE ------------------------------------------------------------------

@@ -14,8 +14,9 @@ the tokenizer, generate() and batch_decode().
 
 Reads   --model: a folder that a training script wrote, or a Hub id. By default it is the model of
         train_trainer.py, which has to be run first.
-        --data: the folder with the splits. By default it is the data that the model was trained on,
-        as arguments.json beside the model says, or else data/prepared/<preset>/.
+        --data: the folder with the splits. By default it is the data that the model was trained on.
+        The file arguments.json beside the model says which. For a model of the Hub, which has no
+        such file, it is data/prepared/<preset>/.
 Writes  summaries to the screen or, with --output, to a .csv or .jsonl file: the reviews with all
         their columns and one more, "summary". With --split it prints a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -41,7 +42,7 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 import common  # what the scripts share: flags, files, errors, ROUGE, models other than mT5
 
@@ -49,7 +50,7 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 PRESETS = {
     "sample": {  # a small model on a CPU
         "model": "results/sample-trainer",
-        "data": None,  # the data that the model was trained on, if main() finds out which
+        "data": None,  # the data that the model was trained on; read_rows() finds it
         "max_input_length": 512,  # tokens of a review; the rest is cut
         "max_target_length": 30,  # tokens of a summary, at most
         "batch_size": 32,
@@ -61,7 +62,7 @@ PRESETS = {
         "max_input_length": 512,
         "max_target_length": 30,
         "batch_size": 64,
-        "bf16": None,  # True if the device has bfloat16, else False
+        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
 }
 
@@ -70,20 +71,16 @@ def summarize_batch(examples, tokenizer, model, args):
     """Return summaries of a batch of reviews. ``examples`` is a dictionary of lists."""
     # 1. The reviews become tokens, as in preprocess_function() of the training scripts. They are
     # also padded to one length and become tensors, as there is no data collator.
-    prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
     inputs = tokenizer(
-        [prefix + review for review in examples["review_body"]],
+        examples["review_body"],
         max_length=args.max_input_length,
         truncation=True,
         padding=True,
         return_tensors="pt",
     )
-    # Only mBART-50 wants to know the language of each text. For other models nothing changes.
-    common.set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens.
-    # Other settings stand in model.generation_config, see load_model(). torch.no_grad() is not
-    # needed, as generate() computes no gradients.
+    # torch.no_grad() is not needed, as generate() computes no gradients.
     generated_tokens = model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
@@ -96,22 +93,23 @@ def summarize_batch(examples, tokenizer, model, args):
 def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
+        auto_class = common.auto_class(args.model)  # AutoModelForSeq2SeqLM; another one for GPT-2
         # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        # mT5 has an encoder, which reads the review, and a decoder, which writes the summary. GPT-2
-        # has no encoder, and belongs to another class.
-        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, loading_info = auto_class.from_pretrained(
             args.model,
             trust_remote_code=False,
-            dtype=torch.bfloat16 if args.bf16 else torch.float32,  # default: that of the files
+            dtype=torch.bfloat16 if args.bf16 else torch.float32,
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    # This call ends the script if weights are missing, or if the tokenizer is for another model. It
-    # also writes into model.generation_config how many beams there are (--num-beams), and that mT5
-    # may not write tokens such as <extra_id_0>.
-    common.set_up_checkpoint(args, tokenizer, model, loading_info)
+    settings = model.generation_config  # generate() reads these, too
+    # mT5 was pre-trained to fill gaps, which tokens such as <extra_id_0> mark. Never write them.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
+        settings.num_beams = args.num_beams
+    common.adapt_model(tokenizer, model)  # for models other than mT5
+    # End the script if weights are missing, or if the tokenizer is one for another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     model.eval()
@@ -138,10 +136,12 @@ def summarize(dataset, tokenizer, model, args):
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
     for positions in tqdm(batches, "Summarize", disable=None, leave=False):
         examples = dataset[positions]  # a dictionary of lists
-        if model.config.is_encoder_decoder:
+        if model.config.model_type == "mt5":
             batch_summaries = summarize_batch(examples, tokenizer, model, args)
-        else:  # GPT-2, which can only continue a text
-            batch_summaries = common.continue_batch(examples, tokenizer, model, args)
+        else:  # some other models want a prefix, for example
+            batch_summaries = common.summarize_batch_of_other_models(
+                examples, tokenizer, model, args
+            )
         for position, summary in zip(positions, batch_summaries, strict=True):
             summaries[position] = summary.strip()  # BART and GPT-2 begin with a space
     return summaries
@@ -194,7 +194,10 @@ def parse_args():
     common.add_generation_arguments(parser)
     reviews = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize
     reviews.add_argument(
-        "text", nargs="*", default=[], help="reviews to summarize; - reads one from standard input"
+        "text",
+        nargs="*",
+        default=[],  # without it, argparse does not allow a positional argument in a group
+        help="reviews to summarize; - reads one from standard input",
     )
     reviews.add_argument(
         "--examples",
@@ -216,11 +219,11 @@ def parse_args():
     parser.add_argument(
         "--output", help="file to write, .csv or .jsonl; an existing one is replaced"
     )
-    args = common.parse_args(parser, PRESETS)  # adds --preset, and sets bf16 if it is None
+    args = common.parse_args(parser, PRESETS)  # adds --preset
     if args.output:
         # This stops if the file cannot be written, or if it is the input.
         common.check_output_file(args.output, args.input)
-    # from_pretrained() would take the name of a folder that is missing for that of a Hub model.
+    # Without this check, a missing folder results/... would be looked up on the Hub.
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
     return args
@@ -243,7 +246,7 @@ def main():
     if "" in summaries:
         print(f"{summaries.count('')} of {len(rows)} summaries are empty", file=sys.stderr)
 
-    # 4. --output saves the summaries, and --split scores them. With neither, they are printed.
+    # 4. Save the summaries, score them, or print them
     if args.output:
         common.write_summaries(rows, summaries, args.output)
         print(f"Saved in {args.output}")
@@ -252,7 +255,7 @@ def main():
         rouge_score = common.Rouge(args.rouge)
         scores = common.score_beside_lead_3(rouge_score, reviews, summaries)
         print(common.format_scores(scores, args.split))
-    elif not args.output:
+    if not args.output and not args.split:
         for example, summary in zip(reviews, summaries, strict=True):
             print_summary(example, summary)
 

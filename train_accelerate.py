@@ -23,6 +23,9 @@ composed all of them. The sample shows that the script works, and not how good m
 starts from random weights, and most titles of the validation split are also in the training split.
 The validation split also chooses the best epoch, so that its scores are a little too high.
 We have not run --preset amazon, as our machine cannot download from the Hub.
+
+Changed in the libraries since the chapter: create_repo() and upload_folder() replace Repository,
+and scores have no ".mid" any more.
 """
 
 import sys
@@ -54,7 +57,7 @@ PRESETS = {
         "max_input_length": 512,
         "max_target_length": 30,
         "epochs": 10,
-        "batch_size": 16,
+        "batch_size": 16,  # of each process
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
         "weight_decay": 0.3,  # large, as the model would otherwise memorize even more
         "bf16": False,  # a model as small as this one is no faster in bf16
@@ -67,8 +70,8 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 8,  # of each process
         "learning_rate": 2e-5,
-        "weight_decay": 0.01,
-        "bf16": None,  # True if the device has bfloat16, else False
+        "weight_decay": 0.01,  # the default of AdamW, as in the chapter
+        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
 }
 
@@ -88,24 +91,31 @@ def load_model(args, rows):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model,
             trust_remote_code=False,
-            dtype=torch.float32,  # of the weights; with --bf16, computations are in bfloat16
+            dtype=torch.float32,  # today's default is the dtype of the files, which may be 16-bit
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    # This call ends the script if weights are missing, or if the tokenizer is one for another model
-    # or for other languages than those of the rows. It also writes into model.generation_config how
-    # many beams there are (--num-beams), and that mT5 may not write tokens such as <extra_id_0>.
-    common.set_up_checkpoint(args, tokenizer, model, loading_info, rows)
-    # Differs from the chapter: a summary may have as many tokens as a title, 30. The default is 20.
-    model.generation_config.max_new_tokens = args.max_target_length
+    settings = model.generation_config  # generate() reads these when it writes a summary
+    # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
+    settings.max_new_tokens = args.max_target_length
+    # Not in the chapter: mT5 was pre-trained to fill gaps, which tokens such as <extra_id_0> mark.
+    # After a short training it may still write these tokens, so they are suppressed.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
+        settings.num_beams = args.num_beams
+    common.adapt_model(tokenizer, model)  # for models other than mT5, except one flag in its config
+    # End the script if weights are missing, or if the tokenizer is one for another model or for
+    # other languages than those of the rows.
+    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
+def tokenize(books, tokenizer, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
     def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        model_inputs = tokenizer(
+            examples["review_body"], max_length=max_input_length, truncation=True
+        )
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -118,24 +128,27 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: Spanish texts are split by Spanish rules. The function has the name
-    # and the rules of nltk's, without a download. strip() is gone, as spaces change no score.
+    # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize() has
+    # the rules of nltk.sent_tokenize(), without a download. strip() is gone, as spaces change no
+    # score.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
 
-def compute_metrics(rouge, summaries, rows):
-    """Return the mean F1 scores × 100 of the summaries of the ``rows``."""
-    languages = list(rows["language"])
+def compute_metrics(rouge, summaries, validation):
+    """Return the mean F1 scores × 100 of the summaries of the ``validation`` split."""
+    languages = list(validation["language"])
     decoded_preds = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
-    references = postprocess_text(list(rows["review_title"]), languages)
+    references = postprocess_text(list(validation["review_title"]), languages)
     # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which downloads a
-    # script. Both call the package rouge_score for each pair of texts, and return the mean F1 of
-    # rouge1, rouge2, rougeL and rougeLsum as plain numbers. (".mid" is gone from evaluate, too.) By
-    # itself, rouge_score knows a-z only, and splits "años" into "a" and "os". common.Rouge gives it
-    # the words and stems of each text's language.
+    # script. compute() returns rouge1, rouge2, rougeL and rougeLsum, each as a plain number, the
+    # mean F1. So does today's evaluate, in which ".mid" is gone. All texts are given at once, so
+    # that add_batch() is not needed.
+    # The chapter's metric knows the letters a-z only, and splits "años" into "a" and "os".
+    # common.Rouge has the letters and the stems of each text's language. This is --rouge language,
+    # the default. --rouge rouge_score counts words as the chapter does.
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -188,8 +201,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # With bf16, prepare() lets the model convert its weights in each call, which is for each
-        # token that generate() writes. In this block they are converted once per batch.
+        # With bf16, each call of the prepared model converts the weights anew, and generate() calls
+        # the model once per token. In autocast(), the converted weights are kept for the batch.
         with torch.no_grad(), accelerator.autocast():
             # On several processes, the prepared model is wrapped, and a wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -214,15 +227,15 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
-# The next five functions save and upload. Skip them at the first reading.
-
-
 def add_to_log(progress, epoch, loss, eval_loss, result):
     """Note in ``progress`` that an ``epoch`` has ended, with its losses and scores."""
     scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the names that the Trainer gives
     log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss, **scores}
     progress["log_history"].append(log)
-    progress["epoch"] = epoch
+    progress["epochs_done"] = epoch
+
+
+# The next four functions save and upload. Skip them at the first reading, and go on with main().
 
 
 def save_model(args, model, tokenizer, progress):
@@ -256,13 +269,13 @@ def push_to_hub(args, commit_message):
     )
 
 
-def finish_run(args, progress, rows, upload):
+def finish_run(args, progress, validation, upload):
     """Save the log of all epochs beside the best model, print its scores, and push."""
     common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:  # the model stays
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
-    common.print_scores(args, scores, rows)
+    common.print_scores(args, scores, validation)  # and a command to try on one of the reviews
     if args.push_to_hub:
         with common.explain_hub_errors(args):
             push_to_hub(args, "Training complete").result()  # waits for the end
@@ -283,15 +296,13 @@ def main():
     # folder checkpoint-<epoch>, from which the training goes on. Otherwise it is None.
     checkpoint = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and accelerator.is_main_process:
-        # The chapter's Repository is gone. A wrong access token is seen now.
+        # A wrong access token is seen now, and not after the first epoch.
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 4. Tokenize the reviews and their titles
-    prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
-    tokenized_datasets = tokenize(
-        books, tokenizer, prefix, args.max_input_length, args.max_target_length
-    )
+    # 4. Tokenize the reviews and their titles. For mT5, the first and the third line do nothing.
+    texts = common.add_prefix(books, model)  # "summarize: " for T5
+    tokenized_datasets = tokenize(texts, tokenizer, args.max_input_length, args.max_target_length)
     tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)  # for mBART-50
 
     # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
@@ -305,9 +316,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # The batches of all processes are counted here, say 100. On 2 processes there are 50 steps, and
-    # a prepared schedule moves by 2 in each. Differs from the chapter: the schedule is prepared,
-    # and thus saved for --resume.
+    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. Prepared
+    # schedules move by one per process in each step. Suppose that there are 100 batches. On 2
+    # processes there are 50 steps, and each moves the schedule by 2. So it has to be made for 100.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -319,12 +330,12 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 8. The metric. With --rouge rouge_score it counts words as the chapter does.
+    # 8. The metric, and what it is computed on
     rouge = common.Rouge(args.rouge)
-    rows = books["validation"]
+    validation = books["validation"]
 
-    # 9. Not in the chapter: how far the training is, and the table of scores of the best epoch
-    progress = {"epoch": 0, "log_history": [], "best_scores": None}
+    # 9. Not in the chapter: how far the training is. best_scores is the table of the best epoch.
+    progress = {"epochs_done": 0, "log_history": [], "best_rougeL": -1.0, "best_scores": None}
     if checkpoint:
         accelerator.load_state(checkpoint)  # into what prepare() has returned
         progress = common.read_json(checkpoint / "progress.json")
@@ -332,7 +343,7 @@ def main():
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    for epoch in range(progress["epoch"], args.epochs):
+    for epoch in range(progress["epochs_done"], args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
@@ -357,15 +368,15 @@ def main():
         # All processes have all summaries. The first process scores and saves them.
         if accelerator.is_main_process:
             # (3) Compute ROUGE, and print a validation review whose title is not in train
-            result = compute_metrics(rouge, summaries, rows)
+            result = compute_metrics(rouge, summaries, validation)
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
-            is_best = all(log["eval_rougeL"] < result["rougeL"] for log in progress["log_history"])
             add_to_log(progress, epoch + 1, epoch_loss, eval_loss, result)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
-            if is_best:
+            if result["rougeL"] > progress["best_rougeL"]:
+                progress["best_rougeL"] = result["rougeL"]
                 # The same scores by language, with intervals, beside those of lead-3
-                progress["best_scores"] = common.score_beside_lead_3(rouge, rows, summaries)
+                progress["best_scores"] = common.score_beside_lead_3(rouge, validation, summaries)
                 common.wait_for_upload(args, upload)  # it may still be reading the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
@@ -375,7 +386,7 @@ def main():
 
     # 11. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
-        finish_run(args, progress, rows, upload)
+        finish_run(args, progress, validation, upload)
 
 
 if __name__ == "__main__":

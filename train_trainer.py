@@ -18,14 +18,17 @@ Prints  the losses and scores of each epoch, and at the end three summaries, suc
             >>> I called the seller three times and got no answer, I am still waiting. What a ...
             Title: Still waiting for my fantasy novel
             Summary: Still waiting for my crime novel.
-        and a table of scores beside the baseline lead-3. Expect rouge1 of 66 to 69 for the sample.
-        Lead-3 has 22.
+        (the review is cut here) and a table of scores beside the baseline lead-3. For the sample,
+        expect rouge1 of 66 to 69. Lead-3 has 22.
 
 The sample has 6,866 English and Spanish book reviews to train on, and 496 to validate on. A program
 composed all of them. The sample shows that the script works, and not how good mT5 is: the model
 starts from random weights, and most titles of the validation split are also in the training split.
 The validation split also chooses the best checkpoint, so that its scores are a little too high.
 We have not run --preset amazon, as our machine cannot download from the Hub.
+
+Changed in the libraries since the chapter: evaluation_strategy is now eval_strategy, tokenizer= is
+processing_class=, the Trainer pads predictions with -100, and scores have no ".mid" any more.
 """
 
 import sys
@@ -67,7 +70,7 @@ PRESETS = {
         "batch_size": 8,
         "learning_rate": 5.6e-5,
         "weight_decay": 0.01,
-        "bf16": None,  # True if the device has bfloat16, else False
+        "bf16": None,  # common.parse_args() makes it True if the device has bfloat16, else False
     },
 }
 
@@ -92,24 +95,31 @@ def load_model(args, rows):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model,
             trust_remote_code=False,
-            dtype=torch.float32,  # of the weights; with --bf16, computations are in bfloat16
+            dtype=torch.float32,  # today's default is the dtype of the files, which may be 16-bit
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    # This call ends the script if weights are missing, or if the tokenizer is one for another model
-    # or for other languages than those of the rows. It also writes into model.generation_config how
-    # many beams there are (--num-beams), and that mT5 may not write tokens such as <extra_id_0>.
-    common.set_up_checkpoint(args, tokenizer, model, loading_info, rows)
-    # Differs from the chapter: a summary may have as many tokens as a title, 30. The default is 20.
-    model.generation_config.max_new_tokens = args.max_target_length
+    settings = model.generation_config  # generate() reads these when it writes a summary
+    # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
+    settings.max_new_tokens = args.max_target_length
+    # Not in the chapter: mT5 was pre-trained to fill gaps, which tokens such as <extra_id_0> mark.
+    # After a short training it may still write these tokens, so they are suppressed.
+    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
+        settings.num_beams = args.num_beams
+    common.adapt_model(tokenizer, model)  # for models other than mT5, except one flag in its config
+    # End the script if weights are missing, or if the tokenizer is one for another model or for
+    # other languages than those of the rows.
+    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
+def tokenize(books, tokenizer, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
 
     def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        model_inputs = tokenizer(
+            examples["review_body"], max_length=max_input_length, truncation=True
+        )
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -122,8 +132,9 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: Spanish texts are split by Spanish rules. The function has the name
-    # and the rules of nltk's, without a download. strip() is gone, as spaces change no score.
+    # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize() has
+    # the rules of nltk.sent_tokenize(), without a download. strip() is gone, as spaces change no
+    # score.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
@@ -165,9 +176,7 @@ def get_training_arguments(args, generation_config):
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
-        # Not in the chapter: generate() writes defaults, such as max_length=20, into the settings
-        # that it uses. With this argument it uses a copy, so that step 10 can save the original.
-        generation_config=generation_config,
+        generation_config=generation_config,  # the Trainer uses a copy of it, see step 7
         # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
@@ -200,11 +209,9 @@ def main():
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 4. Tokenize the reviews and their titles
-    prefix = common.task_prefix(model)  # "summarize: " for T5; mT5 was not trained with prefixes
-    tokenized_datasets = tokenize(
-        books, tokenizer, prefix, args.max_input_length, args.max_target_length
-    )
+    # 4. Tokenize the reviews and their titles. For mT5, the first and the third line do nothing.
+    texts = common.add_prefix(books, model)  # "summarize: " for T5
+    tokenized_datasets = tokenize(texts, tokenizer, args.max_input_length, args.max_target_length)
     tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)  # for mBART-50
 
     # 5. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
@@ -216,12 +223,12 @@ def main():
     state.print("Their decoder_input_ids: the labels, shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 6. The metric. (With --rouge rouge_score_stemmer it counts words as the chapter does.)
-    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which downloads a
-    # script. Both call the package rouge_score for each pair of texts, and return the mean F1 of
-    # rouge1, rouge2, rougeL and rougeLsum as plain numbers. (".mid" is gone from evaluate, too.) By
-    # itself, rouge_score knows a-z only, and splits "años" into "a" and "os". common.Rouge gives it
-    # the words and stems of each text's language.
+    # 6. The metric. Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which
+    # downloads a script. compute() returns rouge1, rouge2, rougeL and rougeLsum, each as a plain
+    # number, the mean F1. So does today's evaluate, in which ".mid" is gone.
+    # The chapter's metric knows the letters a-z only, and splits "años" into "a" and "os".
+    # common.Rouge has the letters and the stems of each text's language. This is --rouge language,
+    # the default. --rouge rouge_score_stemmer is the chapter's use_stemmer=True.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -230,6 +237,7 @@ def main():
     references = postprocess_text(titles, languages)
 
     def compute_metrics(eval_pred):
+        # The predictions come in the order of the validation split, and so do the references.
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
         result = rouge.compute(
@@ -237,8 +245,11 @@ def main():
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 7. The arguments of the Trainer, which the chapter calls args
-    training_args = get_training_arguments(args, model.generation_config)
+    # 7. The arguments of the Trainer, which the chapter calls args. generate() writes defaults such
+    # as max_length=20 into the settings that it uses. So the Trainer gets a copy of them, and step
+    # 10 saves the original.
+    generation_config = model.generation_config
+    training_args = get_training_arguments(args, generation_config)
 
     # 8. Train
     trainer = Seq2SeqTrainer(
@@ -249,14 +260,15 @@ def main():
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
         compute_metrics=compute_metrics,
-        # Not in the chapter: if a step has several batches, by --gradient-accumulation-steps or on
-        # several processes, each label token counts the same. In mT5's own loss each batch does.
+        # Not in the chapter: with --gradient-accumulation-steps or several processes, a step has
+        # several batches. By mT5's own loss, each batch has the same weight. By this one, each
+        # label token has.
         compute_loss_func=common.compute_loss,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    # 9. Score the best model, which train() has loaded. Differs from the chapter: predict() also
-    # returns the summaries, which evaluate() does not.
+    # 9. Score the best model: train() has loaded its weights into model. Differs from the chapter:
+    # predict() also returns the summaries, which evaluate() does not.
     output = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
     common.check_losses([output.metrics["eval_loss"]])  # ends the script if it is infinite or nan
 
@@ -265,7 +277,7 @@ def main():
         summaries = decode(output.predictions, tokenizer, len(titles))
         # Not in the chapter: the same scores by language, with intervals, beside those of lead-3
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = training_args.generation_config  # the original, see step 7
+        model.generation_config = generation_config  # in place of the copy
         # The new files replace older ones when all are written. After an error, older ones stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
