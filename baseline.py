@@ -71,8 +71,8 @@ def evaluate_baseline(dataset, metric):
         summaries.append(three_sentence_summary(row["review_body"], row["language"]))
         # Differs from the chapter: each sentence of a title is on a line too, for ROUGE-Lsum.
         titles.append("\n".join(common.sent_tokenize(row["review_title"], row["language"])))
-    # Differs from the chapter: use_aggregator=False keeps the score of each review, for step 5. By
-    # default compute() returns their mean.
+    # Differs from the chapter: use_aggregator=False keeps the score of each review. Steps 4 and 5
+    # take the means.
     return metric.compute(
         predictions=summaries,
         references=titles,
@@ -108,14 +108,14 @@ def main():
     # ROUGE-Lsum goes line by line. If two lines change places, ROUGE-L falls, in this example to
     # 0.5, and ROUGE-Lsum stays at 1.
     scores = scorer.score(target="Slow start.\nNice end.", prediction="Nice end.\nSlow start.")
-    f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
-    print("two lines in another order, F1:", f1)
+    swapped = {name: round(score.fmeasure, 4) for name, score in scores.items()}
+    print("two lines in another order, F1:", swapped)
     # The package drops letters outside a-z, such as "ñ": "años" becomes the words "a" and "os".
     print("the package's words of 'tres años':", DefaultTokenizer().tokenize("tres años"))
     # Differs from the chapter: the scripts use common.Rouge, as Spanish needs its own letters.
-    #   Changed in the library since 2022: compute() returns the mean F1 of all texts, without .mid.
-    #   Changed by us: compute() takes the language of each text. Words may have all letters, and
-    #   their stems are compared, so that "reads" matches "reading". This is --rouge language, the
+    #   Changed in the library since 2022: a score is one number, the F1, and has no .mid any more.
+    #   Changed by us: compute() takes the language of each text. Words keep all letters, and their
+    #   stems are compared, so that "reads" matches "reading". This is --rouge language, the
     #   default. --rouge rouge_score has the package's words, and rouge_score_stemmer their stems.
     rouge_score = common.Rouge(args.rouge)
     scores = rouge_score.compute(
@@ -124,6 +124,8 @@ def main():
     print("common.Rouge, F1:", {name: round(f1, 4) for name, f1 in scores.items()})
 
     # 3. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
+    # (The words of this count end at spaces, so "courses." is not "courses". The metric knows both
+    # as one word.)
     dataset = common.load_prepared(args, [args.split])[args.split]
     example = dataset[0]
     title = example["review_title"]

@@ -95,7 +95,7 @@ def keep_books(language, reviews, args):
     print(df["product_category"].value_counts()[:20].to_string())
     books = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
     reason = f"not of --categories {' '.join(args.categories)} in {language}"
-    common.print_dropped(reviews, books, reason)
+    common.print_dropped(reviews, books, reason)  # how many of each split
     print(f"\n=== {language}: after filter_books ===")
     show_samples(books, seed=args.seed)
     return books
@@ -153,7 +153,7 @@ def main():
     books_dataset = DatasetDict()
     for split in ("train", "validation", "test"):
         parts = [reviews[split] for reviews in books.values() if split in reviews]
-        if parts:
+        if parts:  # files of your own may have fewer splits
             books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)

@@ -433,8 +433,10 @@ PRINTED = [
 
 
 @pytest.mark.parametrize(("text", "printed"), PRINTED)
-def test_a_review_does_not_steer_the_terminal(text, printed):
+def test_a_review_does_not_steer_the_terminal(text, printed, capsys):
     assert common.printable(text) == printed
+    common.print_text(text)
+    assert capsys.readouterr().out == f"{printed}\n"
 
 
 def test_map_pickles_a_function_that_uses_common_at_once():
