@@ -562,12 +562,12 @@ def find_checkpoints(output_dir):
 def finish_checkpoint(unfinished, progress):
     """Make a folder with the state of a training a checkpoint, from which --resume goes on.
 
-    ``progress``, a dictionary with the number of the epoch, is saved in it. Then the folder is
+    ``progress``, a dictionary with the number of epochs done, is saved in it. Then the folder is
     renamed to checkpoint-<epoch>, and the previous checkpoint is removed. So a run that is killed
     while it saves still has the previous one.
     """
     write_json(unfinished / "progress.json", progress)
-    unfinished.rename(unfinished.with_name(f"checkpoint-{progress['epoch']}"))
+    unfinished.rename(unfinished.with_name(f"checkpoint-{progress['epochs_done']}"))
     for older in find_checkpoints(unfinished.parent)[:-1]:
         shutil.rmtree(older)
 
@@ -708,6 +708,17 @@ def language_codes(languages):
         if code not in LANGUAGES:
             print(f"There are no rules for {code}: its sentences are split as in English.")
     return codes
+
+
+def check_data_folder(args, presets):
+    """End the run if --data holds the data of a preset and --dataset is not that of the preset.
+
+    It also ends if --data overlaps --dataset, or holds files that no script here wrote.
+    """
+    is_own = args.dataset != presets[args.preset]["dataset"]
+    if is_own and args.data == preset_data(args.preset):
+        fail("--dataset needs --data; else it would replace the data of the preset")
+    check_folder(args.data, args.dataset)
 
 
 def load_reviews(args, path, language):

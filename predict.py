@@ -184,8 +184,8 @@ def print_summary(example, summary):
     if example["review_title"]:
         lines.append(f"'>>> Title: {example['review_title']}'")
     lines.append(f"'>>> Summary: {summary}'")
-    # printable() escapes characters that would steer the terminal, as a file may have some.
-    print(common.printable("\n".join(lines)))
+    # print_text() escapes characters that could, for instance, clear the screen.
+    common.print_text("\n".join(lines))
 
 
 def parse_args():
@@ -252,8 +252,8 @@ def main():
         print(f"Saved in {args.output}")
     if args.split:
         # The table of the training scripts: ROUGE by language, beside that of lead-3
-        rouge_score = common.Rouge(args.rouge)
-        scores = common.score_beside_lead_3(rouge_score, reviews, summaries)
+        rouge = common.Rouge(args.rouge)
+        scores = common.score_beside_lead_3(rouge, reviews, summaries)
         print(common.format_scores(scores, args.split))
     if not args.output and not args.split:
         for example, summary in zip(reviews, summaries, strict=True):
@@ -261,5 +261,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # ends after Ctrl-C, or with a full disk, in one line
+    with common.command_line():  # Ctrl-C, for example, gives one line and not a traceback
         main()

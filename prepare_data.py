@@ -18,9 +18,9 @@ Writes  --data, by default data/prepared/<preset>/:
             a DatasetDict for datasets.load_from_disk()
             title_lengths.png
             arguments.json, the flags
-            tiny-mt5/, with --model tiny, as for the sample: the untrained model to train
-Takes   about 15 seconds for the sample. It leaves 6,866 rows to train on, 496 to validate on and
-        491 to test on.
+            tiny-mt5/, an untrained model; only with --model tiny, the default for the sample
+Takes   about 15 seconds for the sample, which then has 6,866 rows to train on, 496 to validate on
+        and 491 to test on. Most titles of the last two are also in train.
 """
 
 import os
@@ -45,6 +45,7 @@ MIN_TITLE_WORDS = 3
 def parse_args():
     parser = common.argument_parser(__doc__)
     add = parser.add_argument
+    # common.py adds --data and --preset. The defaults of --dataset and --model are in PRESETS.
     add("--dataset", help="file, folder or Hub data set (user/name) with the reviews")
     add("--languages", nargs="+", default=["en", "es"], help="languages to keep (en es)")
     add("--text-column", default="review_body", help="column with the review (review_body)")
@@ -57,14 +58,11 @@ def parse_args():
     add("--model", help="checkpoint whose tokenizer is shown; tiny also makes an untrained model")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
     args = common.parse_args(parser, PRESETS)
-    # common.parse_args() turns the model "tiny" into the folder that step 7 saves the model in.
+    # --model tiny has become the path of a folder in --data. Step 8 makes the model there.
     args.make_tiny_model = args.model == common.tiny_checkpoint(args)
-    args.languages = common.language_codes(args.languages)
-    # The script ends here if it would overwrite the data of a preset or the files of others.
-    is_own = args.dataset != PRESETS[args.preset]["dataset"]
-    if is_own and args.data == common.preset_data(args.preset):
-        common.fail("--dataset needs --data; else it would replace the data of the preset")
-    common.check_folder(args.data, args.dataset)
+    args.languages = common.language_codes(args.languages)  # "spanish" ends the script: it is es
+    # The script ends here if it would replace the data of a preset, or files that it did not make.
+    common.check_data_folder(args, PRESETS)
     return args
 
 
@@ -103,46 +101,30 @@ def keep_books(language, reviews, args):
 
 def has_long_title(example):
     """Return whether the title has three words or more."""
-    title, language = example["review_title"], example["language"]
-    # Differs from the chapter: Japanese has no spaces, for example. There each character counts.
-    if language in common.NO_SPACES:
-        return common.count_words(title, language) >= MIN_TITLE_WORDS
-    return len(title.split()) >= MIN_TITLE_WORDS
-
-
-def show_tokens(text, checkpoint):
-    """Print the tokens of ``text``. "▁" is the start of a word, and "</s>" the end of the text."""
-    with common.explain_checkpoint_errors(checkpoint):  # a wrong name ends the script in one line
-        # By default the user is asked whether code that comes with a checkpoint may run. With
-        # trust_remote_code=False no such code runs.
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    inputs = tokenizer(text)
-    print(f"\n=== the tokens of one sentence ===\n{inputs}")
-    print(tokenizer.convert_ids_to_tokens(inputs.input_ids))
+    # Differs from the chapter: Japanese, for example, has no spaces, so that each character counts.
+    # In languages with spaces, count_words() returns the chapter's len(title.split()).
+    words = common.count_words(example["review_title"], example["language"])
+    return words >= MIN_TITLE_WORDS
 
 
 def main():
     args = parse_args()
 
     # 1. Load the reviews of each language and look at some of them
-    # Differs from the chapter: load_reviews() stands for load_dataset("amazon_reviews_multi", ...).
-    # That data set was withdrawn. Also, load_dataset() guesses types: a title "NA" in a CSV file of
-    # your own would become empty. The columns are review_body, review_title, product_category and
-    # language. If the files have no column "language", the name of their folder says the language,
-    # or --languages has only one.
-    path = common.find_dataset(args.dataset)  # downloads a data set of the Hub
+    # Differs from the chapter: load_dataset("amazon_reviews_multi") fails, as it was withdrawn. Our
+    # load_reviews() also reads your own files. Its DatasetDict has the columns review_body,
+    # review_title, language and product_category.
+    path = common.find_dataset(args.dataset)  # huggingface_hub.snapshot_download(), or a local path
     corpus = {}  # {language: a DatasetDict}
     for language in args.languages:
         print(f"\n=== {language} ===")
         reviews = common.load_reviews(args, path, language)
-        if reviews is None:  # no review is in this language
-            continue
-        print(reviews)
-        show_samples(reviews, seed=args.seed)
-        corpus[language] = reviews
+        if reviews:  # else load_reviews() has said that no review is in this language
+            print(reviews)
+            show_samples(reviews, seed=args.seed)
+            corpus[language] = reviews
     if not corpus:
-        languages = " or ".join(args.languages)
-        common.fail(f"no review of {args.dataset} is in {languages}; see --languages")
+        common.fail(f"{args.dataset} has no review in {' or '.join(args.languages)} (--languages)")
 
     # 2. Keep the books, as all reviews of the chapter's corpus are too many for a single GPU
     books = {}  # {language: a DatasetDict}
@@ -158,24 +140,26 @@ def main():
     print("\n=== all languages ===")
     show_samples(books_dataset, seed=args.seed)
 
-    # 4. Not in the chapter: drop rows without a review or a title. Files of your own may have some.
+    # 4. Not in the chapter: drop rows without a review or a title, which your own files may have
     books_dataset = common.drop_empty_texts(books_dataset)
 
     # 5. Draw the lengths of reviews and titles. Then drop titles of one or two words, so that the
     # model does not learn to write such titles.
-    figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)  # saved in step 7
+    figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)  # saved in step 8
     with_long_titles = books_dataset.filter(has_long_title)
-    reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    common.print_dropped(books_dataset, with_long_titles, reason)
+    common.print_dropped(
+        books_dataset, with_long_titles, f"with a title of fewer than {MIN_TITLE_WORDS} words"
+    )
     books_dataset = with_long_titles
 
-    # 6. Not in the chapter: take validation rows from train if there are none (--validation-share).
-    # Print how many rows there are, and how many reviews and titles are also in train. These rows
-    # make the scores too high. They stay, as in the chapter: most rows of the sample are such rows.
+    # 6. Not in the chapter: if your own data has no validation split, take rows from train for it
     books_dataset = common.add_validation_split(books_dataset, args.validation_share, args.seed)
+
+    # 7. Not in the chapter: count the rows, and those whose review or title is also in train. Such
+    # rows make the scores too high, above all in the sample. They are kept, as in the chapter.
     common.print_splits(books_dataset)
 
-    # 7. Not in the chapter: save the data for the other scripts. With --model tiny, also make an
+    # 8. Not in the chapter: save the data for the other scripts. With --model tiny, also make an
     # untrained mT5, whose tokenizer is learned from these reviews.
     with common.new_files(args.data) as folder:  # moved to --data when all files are there
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
@@ -185,14 +169,16 @@ def main():
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
-    # 8. See how the tokenizer, which is SentencePiece, cuts a text. That of the tiny model has few
-    # tokens, so it cuts many words. The training scripts tokenize the reviews and titles, in their
-    # preprocess_function().
-    show_tokens("I loved reading the Hunger Games!", args.model)
+    # 9. See how SentencePiece cuts a text: "▁" is the start of a word, "</s>" the end of the text.
+    # The tiny model of step 8 has few tokens, so that many words are cut.
+    with common.explain_checkpoint_errors(args.model):
+        # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    inputs = tokenizer("I loved reading the Hunger Games!")
+    print(f"\n=== the tokens of one sentence ===\n{inputs}")
+    print(tokenizer.convert_ids_to_tokens(inputs.input_ids))
 
 
 if __name__ == "__main__":
-    # Warnings of the libraries are hidden, and Ctrl-C or a full disk end in one line. The lesson is
-    # in main().
-    with common.command_line():
+    with common.command_line():  # Ctrl-C, for example, gives one line and not a traceback
         main()

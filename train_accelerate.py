@@ -390,5 +390,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with common.command_line():  # ends after Ctrl-C, or with a full disk, in one line
+    with common.command_line():  # Ctrl-C, for example, gives one line and not a traceback
         main()
