@@ -57,7 +57,8 @@ def evaluate_baseline(dataset, metric):
     summaries, titles = [], []
     for row in dataset:
         summaries.append(three_sentence_summary(row["review_body"], row["language"]))
-        # Each sentence of a title is on a line too, as in the chapter's compute_metrics().
+        # Differs from the chapter's evaluate_baseline(): each sentence of a title is on a line too,
+        # because ROUGE-Lsum goes line by line, as step 3 shows.
         titles.append("\n".join(common.sent_tokenize(row["review_title"], row["language"])))
     # Differs from the chapter: use_aggregator=False keeps the score of each review. By default,
     # compute() returns the mean.
@@ -70,14 +71,14 @@ def evaluate_baseline(dataset, metric):
 
 
 def parse_args():
-    parser = common.argument_parser(__doc__)  # adds --data; parse_args() below adds --preset
+    parser = common.argument_parser(__doc__)  # adds --data
     parser.add_argument("--output-dir", help="folder to write to")
     splits = ["validation", "test"]
     parser.add_argument(
         "--split", choices=splits, default="validation", help="rows to score (validation)"
     )
-    common.add_rouge_argument(parser)
-    args = common.parse_args(parser, PRESETS)
+    common.add_rouge_argument(parser)  # adds --rouge, see step 4
+    args = common.parse_args(parser, PRESETS)  # adds --preset
     # The script ends here if --output-dir holds files of other programs, or overlaps --data.
     common.check_folder(args.output_dir, args.data)
     return args
@@ -108,34 +109,34 @@ def main():
     for name, score in package_scores.items():
         print(f"{name}: {score}")
 
-    # 3. Differs from the chapter, which swaps ROUGE-L and ROUGE-Lsum: ROUGE-L takes a text as one
-    # sequence of words, and ROUGE-Lsum goes line by line. If these two lines change places, ROUGE-L
-    # falls to 0.5, and ROUGE-Lsum stays at 1.
-    swapped = scorer.score(target="Slow start.\nNice end.", prediction="Nice end.\nSlow start.")
-    swapped_f1 = {name: round(score.fmeasure, 4) for name, score in swapped.items()}
-    print("two lines in another order, F1:", swapped_f1)
+    # 3. The chapter has ROUGE-L and ROUGE-Lsum the wrong way round. ROUGE-L takes a text as one
+    # sequence of words, and ROUGE-Lsum goes line by line. So if two lines come in another order,
+    # ROUGE-L falls to 0.5, and ROUGE-Lsum stays at 1.
+    scores = scorer.score(target="Slow start.\nNice end.", prediction="Nice end.\nSlow start.")
+    scores_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
+    print("two lines in another order, F1:", scores_f1)
 
     # 4. Differs from the chapter: the package drops letters outside a-z, and splits "años" into "a"
-    # and "os". So common.Rouge gives RougeScorer another tokenizer for each language. It keeps all
-    # letters, and takes the stems of words, so that "reads" matches "reading".
+    # and "os". So common.Rouge gives RougeScorer a tokenizer for the language of each text, which
+    # keeps all letters and cuts words to their stems, so that "reads" matches "reading".
     #     --rouge language               all letters, and stems in each language (the default)
-    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3
+    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3 and its own loop
     #     --rouge rouge_score_stemmer    a-z, and English stems: the chapter's Trainer
     text = "tres años leyendo"
-    spanish_tokenizer = common.WordTokenizer("es", use_stemmer=True)
-    print("the words of rouge_score: ", DefaultTokenizer().tokenize(text))
-    print("the words of common.Rouge:", spanish_tokenizer.tokenize(text))
-    rouge = common.Rouge(args.rouge)
+    tokenizer = common.WordTokenizer("es", use_stemmer=True)
+    print("--rouge rouge_score:", DefaultTokenizer().tokenize(text))
+    print("--rouge language:   ", tokenizer.tokenize(text))
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
+    rouge = common.Rouge(args.rouge)
     dataset = common.load_prepared(args, [args.split])[args.split]
     example = dataset[0]
     title, language = example["review_title"], example["language"]
     summary = three_sentence_summary(example["review_body"], language)
     # print_text() escapes characters that could, for instance, clear the screen.
     common.print_text(f"\ntitle  {title}\nlead-3 {summary}")
-    tokenizer = common.WordTokenizer(language, use_stemmer=True)
-    print_overlap("rouge1", tokenizer.tokenize(summary), tokenizer.tokenize(title))
+    score = rouge.scorer(language).score(target=title, prediction=summary)["rouge1"]
+    print(f"rouge1: {score}")
 
     # 6. Lead-3 of the whole split: the scores that a model has to beat
     f1_per_review = 100 * pd.DataFrame(evaluate_baseline(dataset, rouge))
@@ -143,8 +144,8 @@ def main():
     print(f1_per_review.mean().round(2).to_dict())
 
     # 7. Not in the chapter: the same means by language. The brackets are 95% intervals, like the
-    # chapter's .low and .high, by drawing the reviews again 1,000 times. The training scripts print
-    # this table with a model beside lead-3.
+    # chapter's .low and .high, by the bootstrap: the reviews are drawn again 1,000 times, with
+    # replacement. The training scripts print this table with a model beside lead-3.
     table = common.scores_by_language({"lead-3": f1_per_review}, dataset["language"])
     print("\n" + common.format_scores(table, args.split))
 

@@ -663,7 +663,7 @@ def base_language(code):
 # ---- Prepared data -------------------------------------------------------------------------------
 
 
-def load_prepared(args, splits):
+def load_prepared(args, splits=()):
     """Return the ``DatasetDict`` in --data, which must have the ``splits``.
 
     If the folder of the preset is missing, prepare_data.py makes it first. On several processes the
@@ -1387,14 +1387,6 @@ def task_prefix(model):
     return parameters.get("summarization", {}).get("prefix", "")
 
 
-def add_prefix(books, model):
-    """Return the ``DatasetDict`` with T5's prefix before each review; for other models as it is."""
-    prefix = task_prefix(model)
-    if not prefix:
-        return books
-    return books.map(lambda row: {"review_body": prefix + row["review_body"]})
-
-
 def language_ids(languages, tokenizer):
     """Return the tokens of the ``languages`` of mBART-50, such as that of es_XX for es.
 
@@ -1418,32 +1410,31 @@ def set_language_codes(rows, languages, tokenizer):
         row[0] = number
 
 
-def mark_languages(tokenized_datasets, books, tokenizer):
-    """Return the ``DatasetDict`` of tokens with the language of each text, for mBART-50 only.
+def tokenize_for_other_models(books, tokenizer, model, args):
+    """Do what tokenize() of the training scripts does, for a model that is not an mT5.
 
-    The languages are those of ``books``, which has the same rows.
+    T5 wants a prefix, and mBART-50 the language of each text.
     """
-    if not hasattr(tokenizer, "lang_code_to_id"):
-        return tokenized_datasets
+    prefix = task_prefix(model)
+    max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
-    def mark(examples):
-        set_language_codes(examples["input_ids"], examples["language"], tokenizer)
-        set_language_codes(examples["labels"], examples["language"], tokenizer)
-        return examples
+    def preprocess_function(examples):
+        reviews = [prefix + review for review in examples["review_body"]]
+        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
+        model_inputs["labels"] = labels["input_ids"]
+        set_language_codes(model_inputs["input_ids"], examples["language"], tokenizer)
+        set_language_codes(model_inputs["labels"], examples["language"], tokenizer)
+        return model_inputs
 
-    marked = datasets.DatasetDict()
-    for split, rows in tokenized_datasets.items():
-        rows = rows.add_column("language", list(books[split]["language"]))
-        marked[split] = rows.map(mark, batched=True, remove_columns="language")
-    return marked
+    columns = books["train"].column_names
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
-def auto_class(model):
-    """Return ``AutoModelForSeq2SeqLM`` or, for GPT-2, which has no encoder, another class."""
+def is_gpt2(model):
+    """Return whether the checkpoint has no encoder, as GPT-2, and can only continue a text."""
     config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
-    if config.is_encoder_decoder:
-        return transformers.AutoModelForSeq2SeqLM
-    return transformers.AutoModelForCausalLM
+    return not config.is_encoder_decoder
 
 
 def summarize_batch_of_other_models(examples, tokenizer, model, args):
@@ -1452,12 +1443,12 @@ def summarize_batch_of_other_models(examples, tokenizer, model, args):
     T5 wants a prefix, and mBART-50 the language of each text. GPT-2 can only continue a text:
     "TL;DR" at the end of a review asks for its summary, as the chapter's table of models says.
     """
-    is_gpt2 = not model.config.is_encoder_decoder
+    has_encoder = model.config.is_encoder_decoder  # GPT-2 has none
     prefix = task_prefix(model)
     reviews = [prefix + review for review in examples["review_body"]]
     inputs = tokenizer(
         reviews,
-        ["\nTL;DR:"] * len(reviews) if is_gpt2 else None,
+        None if has_encoder else ["\nTL;DR:"] * len(reviews),
         max_length=args.max_input_length,
         truncation="only_first",  # a review that is too long is cut, and not the question
         padding=True,
@@ -1470,7 +1461,7 @@ def summarize_batch_of_other_models(examples, tokenizer, model, args):
         attention_mask=inputs["attention_mask"],
         max_new_tokens=args.max_target_length,
     )
-    if is_gpt2:  # repeats the input first
+    if not has_encoder:  # the input comes first
         generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
     return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
@@ -1553,8 +1544,6 @@ class Rouge:
             predictions, references = self.predictions, self.references
             self.predictions, self.references = [], []
         languages = languages or ["en"] * len(predictions)
-        if use_stemmer is None:
-            use_stemmer = self.scoring != "rouge_score"
         scorers = {language: self.scorer(language, use_stemmer) for language in set(languages)}
         scores = [
             scorers[language].score(reference, prediction)
@@ -1567,8 +1556,10 @@ class Rouge:
             return f1
         return {name: float(np.mean(values)) for name, values in f1.items()}
 
-    def scorer(self, language, use_stemmer):
-        """Return a ``RougeScorer`` with the words of --rouge."""
+    def scorer(self, language, use_stemmer=None):
+        """Return a ``RougeScorer`` with the words of --rouge, which says by default if of stems."""
+        if use_stemmer is None:
+            use_stemmer = self.scoring != "rouge_score"
         tokenizer = None  # the one of rouge_score
         if self.scoring == "language":
             tokenizer = WordTokenizer(language, use_stemmer)

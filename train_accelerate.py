@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
-    accelerate launch --config_file tests/launch/several_gpus.yaml train_accelerate.py    # 2 GPUs
+    accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs; never tested
 
 Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
         script runs prepare_data.py first.
@@ -25,7 +25,7 @@ The validation split also chooses the best epoch, so that its scores are a littl
 We have not run --preset amazon, as our machine cannot download from the Hub.
 
 Changed in the libraries since the chapter: create_repo() and upload_folder() replace Repository,
-and scores have no ".mid" any more.
+scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
 """
 
 import sys
@@ -91,7 +91,7 @@ def load_model(args, rows):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model,
             trust_remote_code=False,
-            dtype=torch.float32,  # today's default is the dtype of the files, which may be 16-bit
+            dtype=torch.float32,  # the files may have 16-bit weights, which train badly
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
     settings = model.generation_config  # generate() reads these when it writes a summary
@@ -102,7 +102,8 @@ def load_model(args, rows):
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    common.adapt_model(tokenizer, model)  # for models other than mT5, except one flag in its config
+    # For mT5, this call only corrects tie_word_embeddings in its config. Other models need more.
+    common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model or for
     # other languages than those of the rows.
     common.check_checkpoint(args, tokenizer, model, loading_info, rows)
@@ -143,12 +144,9 @@ def compute_metrics(rouge, summaries, validation):
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(validation["review_title"]), languages)
     # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which downloads a
-    # script. compute() returns rouge1, rouge2, rougeL and rougeLsum, each as a plain number, the
-    # mean F1. So does today's evaluate, in which ".mid" is gone. All texts are given at once, so
-    # that add_batch() is not needed.
-    # The chapter's metric knows the letters a-z only, and splits "años" into "a" and "os".
-    # common.Rouge has the letters and the stems of each text's language. This is --rouge language,
-    # the default. --rouge rouge_score counts words as the chapter does.
+    # script, and which knows no letters but a-z. All texts are given at once, so there is no
+    # add_batch(). The scores are plain numbers, the mean F1; ".mid" is gone from evaluate, too. To
+    # compare them with the chapter's scores, give --rouge rouge_score. See baseline.py, step 4.
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -174,12 +172,13 @@ def get_dataloaders(tokenized_datasets, data_collator, batch_size, generator):
 
 
 def weight_by_label_tokens(accelerator, loss, labels):
-    """Return the ``loss`` so weighted that each label token counts the same on all processes.
+    """Return the ``loss`` times the number of its label tokens, divided by the mean number.
 
-    On one process nothing changes. Differs from the chapter on several: take 10 label tokens on one
-    process and 30 on another. ``loss`` is the mean over those of one process, and backward() takes
-    the mean of both gradients, so that each of the 10 tokens would count three times as much as
-    each of the 30. The factors 10/20 and 30/20 make up for this, where 20 is the mean number.
+    The mean is over the processes. On one process nothing changes. On several processes this
+    differs from the chapter: each label token counts the same. ``loss`` is the mean of the tokens
+    of one process, and backward() takes the mean of the processes. With 10 tokens on one process
+    and 30 on another, each of the 10 would count three times as much as each of the 30. The factors
+    10/20 and 30/20 make up for this.
     """
     label_tokens = (labels != -100).sum().float()  # the mean below needs a float
     return loss * (label_tokens / accelerator.reduce(label_tokens, reduction="mean"))
@@ -188,8 +187,8 @@ def weight_by_label_tokens(accelerator, loss, labels):
 def get_row_losses(logits, labels):
     """Return the sum of the losses and the number of label tokens of each row, of shape (rows,).
 
-    The model's own loss is one number per batch. On several processes evaluate() has to drop some
-    rows, and needs one number per row for this.
+    The model's own loss is one number per batch. On several processes evaluate() drops the rows
+    that were repeated to fill up a batch, and needs one number per row for this.
     """
     # cross_entropy() wants the shape (rows, vocabulary, tokens), and gives 0 for labels of -100.
     losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(dim=1)
@@ -201,8 +200,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # With bf16, each call of the prepared model converts the weights anew, and generate() calls
-        # the model once per token. In autocast(), the converted weights are kept for the batch.
+        # With bf16, autocast() keeps the 16-bit copies of the weights for the whole batch. Without
+        # it, they would be made anew for each token that generate() writes.
         with torch.no_grad(), accelerator.autocast():
             # On several processes, the prepared model is wrapped, and a wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -240,7 +239,7 @@ def add_to_log(progress, epoch, loss, eval_loss, result):
 
 def save_model(args, model, tokenizer, progress):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
-    # When the block has ended well, its files replace those with the same names. Other files stay.
+    # The new files replace older ones when all are written. After an error, older ones stay.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -265,7 +264,7 @@ def push_to_hub(args, commit_message):
         folder_path=args.output_dir,
         ignore_patterns=["checkpoint-*", "arguments.json"],  # the latter has private paths
         commit_message=commit_message,
-        run_as_future=True,
+        run_as_future=True,  # the chapter's blocking=False
     )
 
 
@@ -274,8 +273,9 @@ def finish_run(args, progress, validation, upload):
     common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:  # the model stays
+        # With finished=True, --resume will only print the scores.
         common.save_results(folder, args, scores, progress["log_history"], finished=True)
-    common.print_scores(args, scores, validation)  # and a command to try on one of the reviews
+    common.print_scores(args, scores, validation)
     if args.push_to_hub:
         with common.explain_hub_errors(args):
             push_to_hub(args, "Training complete").result()  # waits for the end
@@ -300,10 +300,10 @@ def main():
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 4. Tokenize the reviews and their titles. For mT5, the first and the third line do nothing.
-    texts = common.add_prefix(books, model)  # "summarize: " for T5
-    tokenized_datasets = tokenize(texts, tokenizer, args.max_input_length, args.max_target_length)
-    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)  # for mBART-50
+    # 4. Tokenize the reviews and their titles
+    tokenized_datasets = tokenize(books, tokenizer, args.max_input_length, args.max_target_length)
+    if model.config.model_type != "mt5":  # T5, for example, wants a prefix before each review
+        tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
 
     # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
@@ -316,9 +316,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. Prepared
-    # schedules move by one per process in each step. Suppose that there are 100 batches. On 2
-    # processes there are 50 steps, and each moves the schedule by 2. So it has to be made for 100.
+    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. So it is
+    # made before prepare(), when len() counts the batches of all processes, say 100. On 2 processes
+    # there are 50 steps, and each of them moves a prepared schedule by 2.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -334,7 +334,7 @@ def main():
     rouge = common.Rouge(args.rouge)
     validation = books["validation"]
 
-    # 9. Not in the chapter: how far the training is. best_scores is the table of the best epoch.
+    # 9. Not in the chapter: how far the training is. Each checkpoint has it in progress.json.
     progress = {"epochs_done": 0, "log_history": [], "best_rougeL": -1.0, "best_scores": None}
     if checkpoint:
         accelerator.load_state(checkpoint)  # into what prepare() has returned
@@ -375,9 +375,9 @@ def main():
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
-                # The same scores by language, with intervals, beside those of lead-3
+                # The table that is printed at the end: by language, with intervals, beside lead-3
                 progress["best_scores"] = common.score_beside_lead_3(rouge, validation, summaries)
-                common.wait_for_upload(args, upload)  # it may still be reading the older files
+                common.wait_for_upload(args, upload)  # which may still read the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")

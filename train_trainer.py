@@ -6,7 +6,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
-    torchrun --nproc_per_node 4 train_trainer.py --preset amazon
+    torchrun --nproc_per_node 4 train_trainer.py --preset amazon    # 4 GPUs; never tested
 
 Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
         script runs prepare_data.py first.
@@ -28,7 +28,8 @@ The validation split also chooses the best checkpoint, so that its scores are a 
 We have not run --preset amazon, as our machine cannot download from the Hub.
 
 Changed in the libraries since the chapter: evaluation_strategy is now eval_strategy, tokenizer= is
-processing_class=, the Trainer pads predictions with -100, and scores have no ".mid" any more.
+processing_class=, `hf auth login` replaces huggingface-cli, the Trainer pads predictions with -100,
+scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
 """
 
 import sys
@@ -95,7 +96,7 @@ def load_model(args, rows):
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model,
             trust_remote_code=False,
-            dtype=torch.float32,  # today's default is the dtype of the files, which may be 16-bit
+            dtype=torch.float32,  # the files may have 16-bit weights, which train badly
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
     settings = model.generation_config  # generate() reads these when it writes a summary
@@ -106,7 +107,8 @@ def load_model(args, rows):
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
         settings.num_beams = args.num_beams
-    common.adapt_model(tokenizer, model)  # for models other than mT5, except one flag in its config
+    # For mT5, this call only corrects tie_word_embeddings in its config. Other models need more.
+    common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model or for
     # other languages than those of the rows.
     common.check_checkpoint(args, tokenizer, model, loading_info, rows)
@@ -171,12 +173,12 @@ def get_training_arguments(args, generation_config):
         metric_for_best_model="rougeL",
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
-        # Not in the chapter: --save-steps. Without this flag, the interval is an epoch, and the
-        # three numbers of steps are not used.
+        # Not in the chapter: with --save-steps N, the interval is N steps. Without this flag, these
+        # three are None, and the interval is an epoch.
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
-        generation_config=generation_config,  # the Trainer uses a copy of it, see step 7
+        generation_config=generation_config,
         # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
@@ -209,10 +211,10 @@ def main():
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 4. Tokenize the reviews and their titles. For mT5, the first and the third line do nothing.
-    texts = common.add_prefix(books, model)  # "summarize: " for T5
-    tokenized_datasets = tokenize(texts, tokenizer, args.max_input_length, args.max_target_length)
-    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)  # for mBART-50
+    # 4. Tokenize the reviews and their titles
+    tokenized_datasets = tokenize(books, tokenizer, args.max_input_length, args.max_target_length)
+    if model.config.model_type != "mt5":  # T5, for example, wants a prefix before each review
+        tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
 
     # 5. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
@@ -224,11 +226,9 @@ def main():
     state.print(batch["decoder_input_ids"])
 
     # 6. The metric. Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which
-    # downloads a script. compute() returns rouge1, rouge2, rougeL and rougeLsum, each as a plain
-    # number, the mean F1. So does today's evaluate, in which ".mid" is gone.
-    # The chapter's metric knows the letters a-z only, and splits "años" into "a" and "os".
-    # common.Rouge has the letters and the stems of each text's language. This is --rouge language,
-    # the default. --rouge rouge_score_stemmer is the chapter's use_stemmer=True.
+    # downloads a script, and which knows no letters but a-z. The scores are plain numbers, the mean
+    # F1; ".mid" is gone from evaluate, too. To compare them with the chapter's scores, give
+    # --rouge rouge_score_stemmer, which is its use_stemmer=True. See baseline.py, step 4.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -245,9 +245,9 @@ def main():
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 7. The arguments of the Trainer, which the chapter calls args. generate() writes defaults such
-    # as max_length=20 into the settings that it uses. So the Trainer gets a copy of them, and step
-    # 10 saves the original.
+    # 7. The arguments of the Trainer, which the chapter calls args. Seq2SeqTrainer puts a copy of
+    # generation_config on the model, and generate() writes defaults such as max_length=20 into the
+    # copy. Step 10 saves the original.
     generation_config = model.generation_config
     training_args = get_training_arguments(args, generation_config)
 
@@ -275,9 +275,10 @@ def main():
     # 10. Save
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
-        # Not in the chapter: the same scores by language, with intervals, beside those of lead-3
+        # Not in the chapter: the scores that predict() has computed, too, but by language, with
+        # intervals, and beside those of lead-3
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        model.generation_config = generation_config  # in place of the copy
+        model.generation_config = generation_config  # the original of step 7
         # The new files replace older ones when all are written. After an error, older ones stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
