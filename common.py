@@ -721,18 +721,11 @@ def check_data_folder(args, presets):
     check_folder(args.data, args.dataset)
 
 
-def load_reviews(args, path, language):
-    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
+def has_language(args, reviews, language):
+    """Return whether the ``main_split`` has reviews in the ``language``; else print which it has.
 
-    ``path`` is what ``find_dataset`` returns.
+    The run ends if no row has a language.
     """
-    columns = {  # {name in the chapter: name in the files}
-        "review_body": args.text_column,
-        "review_title": args.title_column,
-        "language": "language",
-        "product_category": "product_category",
-    }
-    reviews = load_splits(args, path, columns, language)
     split = main_split(reviews)
     languages = reviews[split].unique("language")
     if not any(languages):
@@ -741,38 +734,7 @@ def load_reviews(args, path, language):
     if language not in languages:
         others = ", ".join(str(code) for code in languages[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
-        return None
-    kept = reviews.filter(lambda code: code == language, input_columns="language")
-    print_dropped(reviews, kept, f"not in {language} (--languages)")
-    return kept
-
-
-def load_splits(args, path, columns, language):
-    """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
-
-    ``columns`` is {the chapter's name: the name of the column in the files}. If there is a folder
-    for each language, only that of the ``language`` is read. A row without a language gets that of
-    its folder or, if --languages has only one, that one.
-    """
-    folder = language_folder(path, language)
-    files = find_files(path / folder if folder else path)
-    with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
-        texts = {split: make_dataset(split, paths, columns) for split, paths in files.items()}
-    if folder or len(args.languages) == 1:
-        for split, rows in texts.items():
-            texts[split] = rows.map(lambda row: {"language": row["language"] or language})
-    return datasets.DatasetDict(texts)
-
-
-def make_dataset(split, paths, columns):
-    """Return the ``Dataset`` of the rows that ``read_split`` yields."""
-    return datasets.Dataset.from_generator(
-        read_split,
-        features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
-        # A folder for this run only. One that stays would keep what a changed file held before.
-        cache_dir=temporary_folder().name,
-        gen_kwargs={"split": split, "paths": paths, "columns": columns},
-    )
+    return language in languages
 
 
 @cache
@@ -781,8 +743,11 @@ def temporary_folder():
     return tempfile.TemporaryDirectory()
 
 
-def read_split(split, paths, columns):
-    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are."""
+def read_split(split, paths, columns, default_language=None):
+    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are.
+
+    A row without a language has the ``default_language``.
+    """
     for path in paths:
         number, found = 0, {}  # rows, and the columns of all of them
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
@@ -790,7 +755,8 @@ def read_split(split, paths, columns):
             for row in read_file(path, columns.values()):
                 number += 1
                 found |= dict.fromkeys(row)
-                yield to_chapter_row(row, columns)
+                texts = to_chapter_row(row, columns)
+                yield {**texts, "language": texts["language"] or default_language}
         if not found:
             fail(f"{path} holds no reviews")
         if columns["review_body"] not in found:
@@ -849,7 +815,7 @@ def check_hub_serves(dataset):
 
 
 def language_folder(path, language):
-    """Return the name of the folder of a language at ``path``, such as es or es_MX, or None.
+    """Return the folder of a language in ``path``, such as path/es_MX, or ``path`` if it has none.
 
     If there are folders of other languages only, the run ends.
     """
@@ -864,7 +830,7 @@ def language_folder(path, language):
     others = named_after("|".join(LANGUAGES))
     if others and not found:
         fail(f"{path} has folders for {', '.join(others)}, and none for {language}")
-    return found[0] if found else None
+    return path / found[0] if found else path
 
 
 def main_split(dataset):
@@ -1241,17 +1207,15 @@ def adapt_model(tokenizer, model):
     adapt_other_families(tokenizer, model)
 
 
-def check_checkpoint(args, tokenizer, model, loading_info, rows=None):
+def check_checkpoint(args, tokenizer, model, loading_info):
     """End the run if a weight is missing, or if the model cannot write a summary.
 
-    It also ends if the tokenizer does not fit the model, or the ``rows`` of a training.
+    It also ends if the tokenizer does not fit the model.
     """
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
     try_checkpoint(args, tokenizer, model)
-    if rows:
-        check_languages(args, tokenizer, rows)
 
 
 def correct_tied_flag(model):

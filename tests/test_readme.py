@@ -134,7 +134,7 @@ def test_what_the_notebook_table_gives_to_paste_is_python():
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     rows = [line.strip("| ").split(" | ") for line in lines[1:]]
     pasted = [code for row in rows for code in re.findall("`([^`]+)`", row[2])]
-    assert len(rows) == 11 and len(pasted) > len(rows)
+    assert len(rows) == 10 and len(pasted) > len(rows)
     for code in pasted:
         ast.parse(code)
 
