@@ -721,11 +721,18 @@ def check_data_folder(args, presets):
     check_folder(args.data, args.dataset)
 
 
-def has_language(args, reviews, language):
-    """Return whether the ``main_split`` has reviews in the ``language``; else print which it has.
+def load_reviews(args, path, language):
+    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
-    The run ends if no row has a language.
+    ``path`` is what ``find_dataset`` returns.
     """
+    columns = {  # {name in the chapter: name in the files}
+        "review_body": args.text_column,
+        "review_title": args.title_column,
+        "language": "language",
+        "product_category": "product_category",
+    }
+    reviews = load_splits(args, path, columns, language)
     split = main_split(reviews)
     languages = reviews[split].unique("language")
     if not any(languages):
@@ -734,7 +741,38 @@ def has_language(args, reviews, language):
     if language not in languages:
         others = ", ".join(str(code) for code in languages[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
-    return language in languages
+        return None
+    kept = reviews.filter(lambda code: code == language, input_columns="language")
+    print_dropped(reviews, kept, f"not in {language} (--languages)")
+    return kept
+
+
+def load_splits(args, path, columns, language):
+    """Return the ``DatasetDict`` of the reviews at ``path``, with the ``columns`` as texts.
+
+    ``columns`` is {the chapter's name: the name of the column in the files}. If there is a folder
+    for each language, only that of the ``language`` is read. A row without a language gets that of
+    its folder or, if --languages has only one, that one.
+    """
+    folder = language_folder(path, language)
+    files = find_files(path / folder if folder else path)
+    with explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
+        texts = {split: make_dataset(split, paths, columns) for split, paths in files.items()}
+    if folder or len(args.languages) == 1:
+        for split, rows in texts.items():
+            texts[split] = rows.map(lambda row: {"language": row["language"] or language})
+    return datasets.DatasetDict(texts)
+
+
+def make_dataset(split, paths, columns):
+    """Return the ``Dataset`` of the rows that ``read_split`` yields."""
+    return datasets.Dataset.from_generator(
+        read_split,
+        features=datasets.Features(dict.fromkeys(columns, datasets.Value("string"))),
+        # A folder for this run only. One that stays would keep what a changed file held before.
+        cache_dir=temporary_folder().name,
+        gen_kwargs={"split": split, "paths": paths, "columns": columns},
+    )
 
 
 @cache
@@ -743,11 +781,8 @@ def temporary_folder():
     return tempfile.TemporaryDirectory()
 
 
-def read_split(split, paths, columns, default_language=None):
-    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are.
-
-    A row without a language has the ``default_language``.
-    """
+def read_split(split, paths, columns):
+    """Yield each row of the files as ``to_chapter_row`` returns it; print how many there are."""
     for path in paths:
         number, found = 0, {}  # rows, and the columns of all of them
         remedy = "it must be CSV, TSV, JSON, JSONL or Parquet in UTF-8"
@@ -755,8 +790,7 @@ def read_split(split, paths, columns, default_language=None):
             for row in read_file(path, columns.values()):
                 number += 1
                 found |= dict.fromkeys(row)
-                texts = to_chapter_row(row, columns)
-                yield {**texts, "language": texts["language"] or default_language}
+                yield to_chapter_row(row, columns)
         if not found:
             fail(f"{path} holds no reviews")
         if columns["review_body"] not in found:
@@ -815,7 +849,7 @@ def check_hub_serves(dataset):
 
 
 def language_folder(path, language):
-    """Return the folder of a language in ``path``, such as path/es_MX, or ``path`` if it has none.
+    """Return the name of the folder of a language at ``path``, such as es or es_MX, or None.
 
     If there are folders of other languages only, the run ends.
     """
@@ -830,7 +864,7 @@ def language_folder(path, language):
     others = named_after("|".join(LANGUAGES))
     if others and not found:
         fail(f"{path} has folders for {', '.join(others)}, and none for {language}")
-    return path / found[0] if found else path
+    return found[0] if found else None
 
 
 def main_split(dataset):
@@ -1664,7 +1698,7 @@ def print_scores(args, scores, rows):
     )
 
 
-def save_results(folder, args, scores, log_history, finished=False):
+def save_results(folder, args, scores, log_history, finished=True):
     """Write arguments.json, results.json, log.csv, training.png and a model card to ``folder``.
 
     ``log_history`` is a list of dictionaries with the names that the Trainer gives: epoch, loss,

@@ -10,7 +10,9 @@ summarization".
 
 The last command reads a file of your own, --dataset, and writes to the folder --data. The file has
 columns review_body and review_title, or others that --text-column and --title-column name.
---categories without a name keeps all products.
+--categories with nothing after it keeps all products.
+
+The scores of the sample will be too high: most titles of validation and test are also in train.
 
 Reads   --dataset: by default data/sample/; a Hub data set, or a file or folder of CSV, TSV, JSON,
         JSONL or Parquet.
@@ -20,13 +22,13 @@ Writes  --data, by default data/prepared/<preset>/:
             arguments.json, the flags
             tiny-mt5/, an untrained model; only with --model tiny, the default for the sample
 Takes   about 15 seconds for the sample, which then has 6,866 rows to train on, 496 to validate on
-        and 491 to test on. Most titles of the last two are also in train.
+        and 491 to test on.
 """
 
 import os
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
+from datasets import DatasetDict, concatenate_datasets
 from transformers import AutoTokenizer
 
 import common  # what the scripts share
@@ -64,40 +66,6 @@ def parse_args():
     # The script ends here if it would replace the data of a preset, or files that it did not make.
     common.check_data_folder(args, PRESETS)
     return args
-
-
-def load_reviews(args, path, language):
-    """Return the ``DatasetDict`` of the reviews in one language, or None if there are none."""
-    columns = {  # {name in the chapter: name in the files}; all of them are texts
-        "review_body": args.text_column,
-        "review_title": args.title_column,
-        "language": "language",
-        "product_category": "product_category",
-    }
-    folder = common.language_folder(path, language)  # path/es, or path if it has no such folder
-    # Rows may have no language of their own. They are in that of their folder, or of --languages.
-    is_known = folder != path or len(args.languages) == 1
-    reviews = DatasetDict()
-    with common.explain_errors(f"cannot load --dataset {args.dataset}", "name another one"):
-        for split, files in common.find_files(folder).items():  # such as "train", [es/train.csv]
-            # Differs from the chapter: load_dataset() guesses types, and a title "NA" may become
-            # empty. read_split() yields a dictionary of texts for each row.
-            reviews[split] = Dataset.from_generator(
-                common.read_split,
-                gen_kwargs={
-                    "split": split,
-                    "paths": files,
-                    "columns": columns,
-                    "default_language": language if is_known else None,
-                },
-                features=Features(dict.fromkeys(columns, Value("string"))),
-                cache_dir=common.temporary_folder().name,  # else changed files would not be read
-            )
-    if not common.has_language(args, reviews, language):
-        return None
-    kept = reviews.filter(lambda code: code == language, input_columns="language")
-    common.print_dropped(reviews, kept, f"not in {language} (--languages)")
-    return kept
 
 
 def show_samples(dataset, num_samples=3, seed=42):
@@ -146,12 +114,14 @@ def main():
 
     # 1. Load the reviews of each language and look at some of them
     # Differs from the chapter: load_dataset("amazon_reviews_multi") fails, as it was withdrawn.
+    # load_reviews() reads a copy of it, or your own files, as they are, without guessing types. Its
+    # DatasetDict has the columns review_body, review_title, language and product_category.
     path = common.find_dataset(args.dataset)  # huggingface_hub.snapshot_download(), or a local path
     corpus = {}  # {language: a DatasetDict}
     for language in args.languages:
         print(f"\n=== {language} ===")
-        reviews = load_reviews(args, path, language)
-        if reviews:  # else has_language() has said that no review is in this language
+        reviews = common.load_reviews(args, path, language)
+        if reviews:  # else load_reviews() has said that no review is in this language
             print(reviews)
             show_samples(reviews, seed=args.seed)
             corpus[language] = reviews

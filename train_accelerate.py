@@ -5,6 +5,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
+    accelerate launch train_accelerate.py --push-to-hub NAME/REPO    # first: hf auth login
     accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs
 
 Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
@@ -78,8 +79,8 @@ PRESETS = {
 
 
 def parse_args():
-    # The flags that train_trainer.py has too: those of PRESETS, and --data, --max-train-samples,
-    # --seed, --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
+    # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
+    # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     return common.parse_args(common.training_parser(__doc__), PRESETS)
 
 
@@ -104,8 +105,8 @@ def load_model(args):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # For mT5, this call only sets tie_word_embeddings to False in its config. Else the config would
-    # say that the head shares the weights of the embeddings. Other models need more.
+    # For mT5, this call only sets tie_word_embeddings to False in its config. Otherwise, if the
+    # saved model is resized later, transformers overwrites its head. Other models need more.
     common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)
@@ -114,6 +115,7 @@ def load_model(args):
 
 def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+    # Plain numbers, as map() hashes all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
@@ -145,10 +147,10 @@ def compute_metrics(rouge, summaries, validation):
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(validation["review_title"]), languages)
-    # Differs from the chapter: evaluate.load("rouge") downloads a script, and knows no letters but
-    # a-z. common.Rouge takes the words and stems of each text's language. compute() returns the
-    # mean F1 as a plain number; the chapter's ".mid" is gone from evaluate, too. For scores like
-    # the chapter's, which has no stems here, give --rouge rouge_score.
+    # Differs from the chapter: common.Rouge replaces evaluate.load("rouge"), which downloads a
+    # script and knows no letters but a-z. It takes the words and stems of each text's language, and
+    # returns plain numbers, as today's evaluate does; ".mid" is gone. --rouge rouge_score computes
+    # as the chapter's loop does, without stems.
     result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -246,7 +248,10 @@ def save_model(args, model, tokenizer, progress):
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        common.save_results(folder, args, progress["best_scores"], progress["log_history"])
+        # finished=False: --resume goes on
+        common.save_results(
+            folder, args, progress["best_scores"], progress["log_history"], finished=False
+        )
 
 
 def save_checkpoint(accelerator, output_dir, progress):
@@ -276,8 +281,7 @@ def finish_run(args, progress, validation, upload):
     common.wait_for_upload(args, upload)
     scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:  # the model stays
-        # With finished=True, --resume will only print the scores.
-        common.save_results(folder, args, scores, progress["log_history"], finished=True)
+        common.save_results(folder, args, scores, progress["log_history"])
     common.print_scores(args, scores, validation)
     if args.push_to_hub:
         with common.explain_hub_errors(args):
@@ -340,7 +344,7 @@ def main():
     rouge = common.Rouge(args.rouge)
     validation = books["validation"]
 
-    # 9. Not in the chapter: how far the training is. Each checkpoint has it in progress.json.
+    # 9. Not in the chapter: how far the training is. Each checkpoint has this in progress.json.
     progress = {"epochs_done": 0, "log_history": [], "best_rougeL": -1.0, "best_scores": None}
     if resume_from:
         accelerator.load_state(resume_from)  # into what prepare() has returned
@@ -371,7 +375,7 @@ def main():
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         common.check_losses([epoch_loss, eval_loss])  # ends the script if one is infinite or nan
 
-        # All processes have all summaries. The first process scores and saves them.
+        # All processes have all summaries. The first one scores and saves them.
         if accelerator.is_main_process:
             # (3) Compute ROUGE, and print a validation review whose title is not in train
             result = compute_metrics(rouge, summaries, validation)
@@ -381,7 +385,7 @@ def main():
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
-                # The table that is printed at the end: by language, with intervals, beside lead-3
+                # The table for the end, if no later epoch is better: by language, beside lead-3
                 progress["best_scores"] = common.score_beside_lead_3(rouge, validation, summaries)
                 common.wait_for_upload(args, upload)  # which may still read the older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)

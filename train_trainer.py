@@ -32,6 +32,7 @@ processing_class=, `hf auth login` replaces huggingface-cli, the Trainer pads pr
 scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
 """
 
+import copy
 import sys
 
 import numpy as np
@@ -77,8 +78,8 @@ PRESETS = {
 
 
 def parse_args():
-    # The flags that train_accelerate.py has too: those of PRESETS, and --data, --max-train-samples,
-    # --seed, --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
+    # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
+    # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     parser = common.training_parser(__doc__)
     add = parser.add_argument
     add("--gradient-accumulation-steps", type=int, default=1, help="batches per step (1)")
@@ -109,8 +110,8 @@ def load_model(args):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # For mT5, this call only sets tie_word_embeddings to False in its config. Else the config would
-    # say that the head shares the weights of the embeddings. Other models need more.
+    # For mT5, this call only sets tie_word_embeddings to False in its config. Otherwise, if the
+    # saved model is resized later, transformers overwrites its head. Other models need more.
     common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)
@@ -119,6 +120,7 @@ def load_model(args):
 
 def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+    # Plain numbers, as map() hashes all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
@@ -153,7 +155,7 @@ def decode(predictions, tokenizer, num_rows):
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
 
 
-def get_training_arguments(args, generation_config):
+def get_training_arguments(args):
     """Return the ``Seq2SeqTrainingArguments``; ``args`` are the flags of the command line."""
     interval = "steps" if args.save_steps else "epoch"
     on_cpu = PartialState().device.type == "cpu"  # Accelerate's state knows the device
@@ -180,9 +182,6 @@ def get_training_arguments(args, generation_config):
         eval_steps=args.save_steps,
         save_steps=args.save_steps,
         logging_steps=args.save_steps,
-        # Not in the chapter: with this argument, the Trainer puts a copy of these settings on the
-        # model. generate() writes defaults into the copy, and step 10 saves the original.
-        generation_config=generation_config,
         # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         bf16=args.bf16,
@@ -253,8 +252,7 @@ def main():
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
     # 7. The arguments of the Trainer, which the chapter calls args
-    generation_config = model.generation_config
-    training_args = get_training_arguments(args, generation_config)
+    training_args = get_training_arguments(args)
 
     # 8. Train
     trainer = Seq2SeqTrainer(
@@ -265,17 +263,20 @@ def main():
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
         compute_metrics=compute_metrics,
-        # Not in the chapter: with --gradient-accumulation-steps or several processes, a step has
-        # several batches. By mT5's own loss, each batch has the same weight. By this one, each
-        # label token has.
+        # Not in the chapter: with one batch per step, this is mT5's own loss. With several, it is
+        # the mean over all label tokens of the step, and not over the batches.
         compute_loss_func=common.compute_loss,
     )
+    # During the evaluation, generate() writes defaults into model.generation_config, such as
+    # max_length=20, which would make later summaries short. Step 10 saves this copy in its place.
+    generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=resume_from)
 
     # 9. Score the best model: train() has loaded its weights into model. Differs from the chapter:
     # predict() also returns the summaries, which evaluate() does not.
-    output = trainer.predict(tokenized_datasets["validation"])
-    common.check_losses([output.metrics["test_loss"]])  # ends the script if it is infinite or nan
+    # With metric_key_prefix, its loss is called eval_loss, and not test_loss.
+    output = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
+    common.check_losses([output.metrics["eval_loss"]])  # ends the script if it is infinite or nan
 
     # 10. Save
     if state.is_main_process:
@@ -283,15 +284,13 @@ def main():
         # Not in the chapter: the scores that predict() has computed, too, but by language, with
         # intervals, and beside those of lead-3
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
-        # The Trainer's copy has defaults such as max_length=20, with which a reader of the saved
-        # model would get shorter summaries.
-        model.generation_config = generation_config
+        model.generation_config = generation_config  # the copy of step 8
         # The new files replace older ones when all are written. After an error, older ones stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             # results.json, log.csv, training.png, the model card and arguments.json
-            common.save_results(folder, args, scores, trainer.state.log_history, finished=True)
+            common.save_results(folder, args, scores, trainer.state.log_history)
         # Three validation reviews whose titles are not in the training split, and the scores
         common.print_unseen_examples(books, summaries, number=3)
         common.print_scores(args, scores, books["validation"])

@@ -233,14 +233,14 @@ def test_the_code_of_a_language(language, code):
         (["en", "es"], "es", "es"),
         (["EN", "zh-CN", "pt_BR"], "zh", "zh-CN"),
         (["EN", "pt_BR"], "en", "EN"),
-        (["en_train", "en_test"], "en", ""),
-        ([], "en", ""),
+        (["en_train", "en_test"], "en", None),
+        ([], "en", None),
     ],
 )
 def test_the_folder_of_a_language(folders, language, found, tmp_path):
     for folder in folders:
         (tmp_path / folder).mkdir()
-    assert common.language_folder(tmp_path, language) == tmp_path / found
+    assert common.language_folder(tmp_path, language) == found
 
 
 def test_reviews_in_folders_of_other_languages_are_refused(tmp_path, capsys):
@@ -485,10 +485,8 @@ def test_a_column_that_nobody_uses_decides_nothing(tmp_path):
     lines = ['{"text": "one", "note": null}'] * 20_000 + ['{"text": "two", "note": {"a": [1]}}']
     path.write_text("\n".join(lines))
     rows = list(common.read_split("train", [path], columns))
-    args = SimpleNamespace(
-        dataset=str(path), languages=["en"], text_column="text", title_column="review_title"
-    )
-    texts = prepare_data.load_reviews(args, path, "en")["train"]
+    args = SimpleNamespace(dataset=str(path), languages=["en"])
+    texts = common.load_splits(args, path, columns, "en")["train"]
     assert texts["review_body"][-2:] == ["one", "two"] and len(texts) == len(rows) == 20_001
 
 
