@@ -248,7 +248,7 @@ def first_line(error):
 
 def is_out_of_memory(error):
     """Return whether the memory was too small. On a CPU, torch raises a plain RuntimeError."""
-    pattern = "(tried to|can't|cannot|unable to) allocate"
+    pattern = "out of memory|(tried to|can't|cannot|unable to) allocate"
     return isinstance(error, MemoryError) or bool(re.search(pattern, str(error), re.IGNORECASE))
 
 
@@ -606,7 +606,7 @@ def check_resumable(folder):
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*/*.arrow")):
+    for path in sorted(Path(folder).glob("*/data-*.arrow")):  # not the cache of a notebook
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -623,9 +623,9 @@ def run_arguments(args):
 
 
 def without_folder(value):
-    """Return the value of a flag or, if it is an absolute path, only its last part."""
-    is_absolute = isinstance(value, str) and Path(value).is_absolute()
-    return Path(value).name if is_absolute else value
+    """Return the value of a flag or, if it is a path outside of this folder, only its last part."""
+    is_outside = isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts)
+    return Path(value).name if is_outside else value
 
 
 def check_losses(losses):
@@ -716,7 +716,8 @@ def check_data_folder(args, presets):
     It also ends if --data overlaps --dataset, or holds files that no script here wrote.
     """
     is_own = args.dataset != presets[args.preset]["dataset"]
-    if is_own and args.data == preset_data(args.preset):
+    folders = [Path(preset_data(preset)).resolve() for preset in presets]
+    if is_own and Path(args.data).resolve() in folders:
         fail("--dataset needs --data; else it would replace the data of the preset")
     check_folder(args.data, args.dataset)
 
@@ -1006,7 +1007,8 @@ def find_files(path):
         return {"train": [path]}
     files = sorted(file for file in path.rglob("*") if file.is_file())
     # save_to_disk() writes .arrow files, and beside them JSON files that describe them.
-    files = [file for file in files if data_suffix(file) == ".arrow"] or files
+    arrow = [file for file in files if data_suffix(file) == ".arrow"]
+    files = [file for file in arrow if not file.name.startswith("cache-")] or files
     found, unnamed, ignored = {}, [], []
     for file in files:
         name = file.relative_to(path)
@@ -1326,13 +1328,13 @@ def check_languages(args, tokenizer, rows):
     for language, examples in pd.DataFrame(rows[:100]).groupby("language"):
         texts = [*examples["review_body"], *examples["review_title"]]
         decoded = tokenizer.batch_decode(tokenizer(texts)["input_ids"], skip_special_tokens=True)
-        before, after = count_letters(texts), count_letters(decoded)
+        before, after = count_characters(texts), count_characters(decoded)
         if (before & after).total() < before.total() / 2:
             remedy = "name a checkpoint for this language"
             fail(f"--model {args.model} knows hardly a letter of the texts in {language}; {remedy}")
 
 
-def count_letters(texts):
+def count_characters(texts):
     """Return how often each character occurs, without case or variants such as full width."""
     return Counter(unicodedata.normalize("NFKC", " ".join(texts)).lower())
 
@@ -1429,7 +1431,7 @@ def tokenize_for_other_models(books, tokenizer, model, args):
     return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
-def is_gpt2(model):
+def is_decoder_only(model):
     """Return whether the checkpoint has no encoder, as GPT-2, and can only continue a text."""
     config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
     return not config.is_encoder_decoder
@@ -1684,7 +1686,7 @@ def print_unseen_examples(books, summaries, number):
     new = (pair for pair in examples if pair[0]["review_title"] not in known_titles)
     for example, summary in islice(new, number):  # reads only the rows up to the last of them
         texts = f">>> {example['review_body']}\nTitle: {example['review_title']}"
-        print(printable(f"\n{texts}\nSummary: {summary}"))
+        print_text(f"\n{texts}\nSummary: {summary}")
 
 
 def print_scores(args, scores, rows):
@@ -1693,9 +1695,7 @@ def print_scores(args, scores, rows):
     # The shortest review fits the screen best. One that begins with "-" would look like a flag.
     review = min(rows["review_body"], key=lambda text: (text.startswith("-"), len(text)))
     print(f"\nSaved in {args.output_dir}. Try this, or a review of your own:")
-    print(
-        printable(f"python predict.py --model {shlex.quote(args.output_dir)} {shlex.quote(review)}")
-    )
+    print_text(f"python predict.py --model {shlex.quote(args.output_dir)} {shlex.quote(review)}")
 
 
 def save_results(folder, args, scores, log_history, finished=True):

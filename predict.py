@@ -96,7 +96,7 @@ def load_model(args):
     """Return the tokenizer and the model of --model, on the GPU if there is one."""
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
         auto_class = AutoModelForSeq2SeqLM
-        if common.is_gpt2(args.model):
+        if common.is_decoder_only(args.model):  # GPT-2
             auto_class = AutoModelForCausalLM
         # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)

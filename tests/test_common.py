@@ -439,6 +439,17 @@ def test_a_review_does_not_steer_the_terminal(text, printed, capsys):
     assert capsys.readouterr().out == f"{printed}\n"
 
 
+def test_the_checksum_of_the_data_is_that_of_its_rows(tmp_path):
+    """A notebook that calls ``map()`` leaves its cache beside the rows."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/data-00000-of-00001.arrow").write_bytes(b"rows")
+    before = common.checksum.__wrapped__(tmp_path)
+    (tmp_path / "train/cache-1f.arrow").write_bytes(b"cache")
+    assert common.checksum.__wrapped__(tmp_path) == before
+    (tmp_path / "train/data-00000-of-00001.arrow").write_bytes(b"other")
+    assert common.checksum.__wrapped__(tmp_path) != before
+
+
 def test_map_pickles_a_function_that_uses_common_at_once():
     """``map()`` pickles all that the cached functions of common.py call."""
     started = time.process_time()

@@ -121,7 +121,7 @@ REFUSED = [  # script, flags, words of the one line
         f"--dataset {{here}}/short.csv {PREPARE}",
         ["no review", "fewer than 3 words"],
     ),
-    ("prepare_data", f"--dataset {{here}}/codes.csv {PREPARE}", ["no review", "see --languages"]),
+    ("prepare_data", f"--dataset {{here}}/codes.csv {PREPARE}", ["no review", "--languages"]),
     *[
         (
             "prepare_data",
@@ -140,6 +140,11 @@ REFUSED = [  # script, flags, words of the one line
         ["no review", "--languages"],
     ),
     ("prepare_data", "--dataset {here}/good.csv", ["--dataset needs --data"]),
+    (
+        "prepare_data",
+        "--dataset {here}/good.csv --data ./data/prepared/sample/",
+        ["--dataset needs --data"],
+    ),
     (
         "prepare_data",
         f"--dataset {{here}}/good.csv {PREPARE} --text-column body",

@@ -90,6 +90,7 @@ SPLIT_NAMES = [  # files of a folder, {split: its files}
     (["train.csv", "README.md", "cover.png", "licence.txt"], {"train": 1}),
     (["train.jsonl", "test.jsonl", "dataset_infos.json"], {"train": 1, "test": 1}),  # as on the Hub
     (["train.csv", "._train.csv", ".ipynb_checkpoints/train-checkpoint.csv"], {"train": 1}),
+    (["train/data-00000-of-00001.arrow", "train/state.json", "train/cache-1f.arrow"], {"train": 1}),
 ]
 
 
