@@ -267,14 +267,14 @@ def main():
         # the mean over all label tokens of the step, and not over the batches.
         compute_loss_func=common.compute_loss,
     )
-    # During the evaluation, generate() writes defaults into model.generation_config, such as
-    # max_length=20, which would make later summaries short. Step 10 saves this copy in its place.
+    # In the evaluation, generate() writes defaults into model.generation_config, such as
+    # max_length=20, which contradicts max_new_tokens=30. Step 10 saves this copy in its place.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=resume_from)
 
     # 9. Score the best model: train() has loaded its weights into model. Differs from the chapter:
-    # predict() also returns the summaries, which evaluate() does not.
-    # With metric_key_prefix, its loss is called eval_loss, and not test_loss.
+    # predict() also returns the summaries, which evaluate() does not. Without metric_key_prefix, the
+    # loss of this split would be called test_loss.
     output = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
     common.check_losses([output.metrics["eval_loss"]])  # ends the script if it is infinite or nan
 
