@@ -23,7 +23,7 @@ import pandas as pd
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-import common  # what the scripts share
+import common  # what the scripts share: here the metric, the sentences, flags and files
 
 # What each --preset sets, as in the other scripts. Here it is only the folder to write to.
 PRESETS = {
@@ -53,16 +53,16 @@ def three_sentence_summary(text, language):
 
 
 def evaluate_baseline(dataset, metric):
-    """Return a dictionary: for each type of ROUGE, a list with the F1 of lead-3 of each review."""
+    """Return {type of ROUGE: a list with one F1 per review}, the scores of lead-3."""
     summaries, titles = [], []
     for row in dataset:
         summaries.append(three_sentence_summary(row["review_body"], row["language"]))
         # Differs from the chapter's evaluate_baseline(): each sentence of a title is on a line too,
         # because ROUGE-Lsum goes line by line, as step 3 shows.
         titles.append("\n".join(common.sent_tokenize(row["review_title"], row["language"])))
-    # metric is common.Rouge, whose compute() is that of evaluate, plus languages. Differs from the
-    # chapter: use_aggregator=False keeps the score of each review, which step 7 needs. By default,
-    # compute() returns the mean.
+    # Differs from the chapter: metric is common.Rouge, see step 4. Its compute() has the parameters
+    # of evaluate's, and languages. use_aggregator=False keeps the score of each review, which the
+    # intervals of step 7 need. By default, compute() returns the mean.
     return metric.compute(
         predictions=summaries,
         references=titles,
@@ -101,9 +101,9 @@ def main():
     print(f"wordy     {wordy_summary}")
     print_overlap("rouge1 of a wordy summary", wordy_summary.lower().split(), reference)
 
-    # 2. The metric agrees with step 1. Differs from the chapter: evaluate.load("rouge") downloads a
-    # script, which only calls the package rouge_score. Here it is called directly. (evaluate still
-    # works. It returns one number for each type, the mean F1 of all texts. Its ".mid" is gone.)
+    # 2. The metric agrees with step 1. In today's evaluate, scores["rouge1"] is a number, and the
+    # chapter's ".mid" is gone. Differs from the chapter: evaluate.load("rouge") downloads a script,
+    # which only calls the package rouge_score. Here the package is called directly.
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
     package_scores = scorer.score(target=reference_summary, prediction=generated_summary)
     print("\nthe same summary, by the package rouge_score:")
@@ -121,7 +121,7 @@ def main():
     # and "os". So common.Rouge gives RougeScorer a tokenizer for the language of each text, which
     # keeps all letters and cuts words to their stems, so that "reads" matches "reading".
     #     --rouge language               all letters, and stems in each language (the default)
-    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3, and its loop
+    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3 and Accelerate loop
     #     --rouge rouge_score_stemmer    a-z, and English stems: the chapter's Trainer
     text = "tres años leyendo"
     tokenizer = common.WordTokenizer("es", use_stemmer=True)
@@ -130,7 +130,7 @@ def main():
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
     rouge = common.Rouge(args.rouge)
-    dataset = common.load_prepared(args, [args.split])[args.split]
+    dataset = common.load_prepared(args, [args.split])[args.split]  # makes data that is missing
     example = dataset[0]
     title, language = example["review_title"], example["language"]
     summary = three_sentence_summary(example["review_body"], language)

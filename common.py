@@ -134,7 +134,7 @@ def parse_args(parser, presets):
 
     ``presets`` is {name of a preset: {flag: its default}}. --help lists them. Bad values end the
     run, as do settings of a launcher that the scripts do not support. The model "tiny" becomes the
-    folder that prepare_data.py saves it in, and bf16 becomes True or False.
+    folder in which prepare_data.py has saved it, and bf16 becomes True or False.
     """
     preset_help = "defaults of the flags, listed below (sample)"
     parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
@@ -162,7 +162,7 @@ def parse_args(parser, presets):
         if type(value) is float and not 0 <= value < math.inf:
             parser.error(f"{flag} {value} is not a number from 0 up")
     check_launcher()
-    if "model" in args and args.model == "tiny":
+    if "model" in args and args.model == "tiny" and "dataset" not in args:  # it makes the model
         args.model = tiny_checkpoint(args)
     if "bf16" in args and args.bf16 is None:
         args.bf16 = device_has_bf16()
@@ -918,7 +918,7 @@ def add_validation_split(books, share, seed):
     return datasets.DatasetDict({**books, "train": parts["train"], "validation": parts["test"]})
 
 
-def print_splits(books):
+def print_sizes_and_overlap(books):
     """Print the rows of each split and language, and what the other splits share with train.
 
     A review or a title that is also in train makes a split easier, and its scores too high.

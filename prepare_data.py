@@ -12,7 +12,8 @@ The last command reads a file of your own, --dataset, and writes to the folder -
 columns review_body and review_title, or others that --text-column and --title-column name.
 --categories with nothing after it keeps all products.
 
-The scores of the sample will be too high: most titles of validation and test are also in train.
+The sample is synthetic reviews that come with the project. Scores that are measured on it will be
+too high, as most titles of validation and test are also in train.
 
 Reads   --dataset: by default data/sample/; a Hub data set, or a file or folder of CSV, TSV, JSON,
         JSONL or Parquet.
@@ -60,17 +61,18 @@ def parse_args():
     add("--model", help="checkpoint whose tokenizer is shown; tiny also makes an untrained model")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
     args = common.parse_args(parser, PRESETS)
-    # --model tiny has become the path of a folder in --data. Step 8 makes the model there.
-    args.make_tiny_model = args.model == common.tiny_checkpoint(args)
-    args.languages = common.language_codes(args.languages)  # "spanish" ends the script: it is es
+    args.make_tiny_model = args.model == "tiny"
+    if args.make_tiny_model:
+        args.model = common.tiny_checkpoint(args)  # the folder in --data that step 8 makes
+    args.languages = common.language_codes(args.languages)  # ends the script for "spanish"
     # The script ends here if it would replace the data of a preset, or files that it did not make.
     common.check_data_folder(args, PRESETS)
     return args
 
 
 def show_samples(dataset, num_samples=3, seed=42):
-    """Print the titles and reviews of a few random rows of the training split."""
-    rows = dataset[common.main_split(dataset)]  # somebody's own data may have no split "train"
+    """Print the titles and reviews of a few random rows of train, or of the first split."""
+    rows = dataset[common.main_split(dataset)]
     sample = rows.shuffle(seed=seed).select(range(min(num_samples, len(rows))))
     for example in sample:
         # print_text() escapes characters that could, for instance, clear the screen.
@@ -103,8 +105,8 @@ def keep_books(language, reviews, args):
 
 def has_long_title(example):
     """Return whether the title has three words or more."""
-    # Differs from the chapter: Japanese, for example, has no spaces, so that each character counts.
-    # In languages with spaces, count_words() returns the chapter's len(title.split()).
+    # For English and Spanish, count_words() returns the chapter's len(title.split()). Differs from
+    # the chapter: Japanese, for example, has no spaces, and each character counts as a word.
     words = common.count_words(example["review_title"], example["language"])
     return words >= MIN_TITLE_WORDS
 
@@ -114,8 +116,8 @@ def main():
 
     # 1. Load the reviews of each language and look at some of them
     # Differs from the chapter: load_dataset("amazon_reviews_multi") fails, as it was withdrawn.
-    # load_reviews() reads a copy of it, or your own files, as they are, without guessing types. Its
-    # DatasetDict has the columns review_body, review_title, language and product_category.
+    # load_reviews() reads a copy of it, or your own files. Unlike load_dataset(), it keeps a title
+    # "NA" as it is. Its columns are review_body, review_title, language and product_category.
     path = common.find_dataset(args.dataset)  # huggingface_hub.snapshot_download(), or a local path
     corpus = {}  # {language: a DatasetDict}
     for language in args.languages:
@@ -154,12 +156,12 @@ def main():
     )
     books_dataset = with_long_titles
 
-    # 6. Not in the chapter: if your own data has no validation split, take rows from train for it
+    # 6. Not in the chapter: if there is no validation split, take --validation-share of train
     books_dataset = common.add_validation_split(books_dataset, args.validation_share, args.seed)
 
     # 7. Not in the chapter: count the rows, and those whose review or title is also in train. Such
     # rows make the scores too high, above all in the sample. They are kept, as in the chapter.
-    common.print_splits(books_dataset)
+    common.print_sizes_and_overlap(books_dataset)
 
     # 8. Not in the chapter: save the data for the other scripts. With --model tiny, also make an
     # untrained mT5, whose tokenizer is learned from these reviews.

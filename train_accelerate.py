@@ -10,8 +10,8 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
 Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
         script runs prepare_data.py first.
-Writes  results/<preset>-accelerate/: the model of the best epoch, its tokenizer, scores
-        (results.json), log.csv, training.png, a model card (README.md) and the flags
+Writes  results/<preset>-accelerate/: the model of the best epoch (by ROUGE-L), its tokenizer,
+        scores (results.json), log.csv, training.png, a model card (README.md) and the flags
         (arguments.json); checkpoint-<epoch>/ for --resume.
 Takes   two to four minutes for the sample on two CPU cores.
 Prints  after each epoch the losses, the scores and a summary, such as
@@ -19,10 +19,10 @@ Prints  after each epoch the losses, the scores and a summary, such as
         and at the end a table of scores beside the baseline lead-3. Expect rouge1 of 64 to 69 for
         the sample. Lead-3 has 22.
 
-The scores of the sample are too high: most titles of the validation split are also in the training
-split, and the validation split chooses the best epoch. The sample has 6,866 English and Spanish
-reviews to train on and 496 to validate on, which a program made up, and its model starts from
-random weights. It shows that the script works, not how good mT5 is. We have not run --preset
+The scores of the sample are too high, as most titles of the validation split are also in the
+training split, and the validation split chooses the best epoch. The sample has 6,866 English and
+Spanish reviews to train on and 496 to validate on, which a program made up, and its model starts
+from random weights. It shows that the script works, not how good mT5 is. We have not run --preset
 amazon, as our machine cannot download from the Hub. Several processes were tested on a CPU, and
 never on GPUs.
 
@@ -115,7 +115,7 @@ def load_model(args):
 
 def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Plain numbers, as map() hashes all that preprocess_function() uses
+    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
@@ -204,8 +204,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     model.eval()
     summaries, losses, tokens = [], [], []
     for batch in eval_dataloader:
-        # With bf16, autocast() keeps the 16-bit copies of the weights for the whole batch. Without
-        # it, they would be made anew for each token that generate() writes.
+        # With --bf16, prepare() has made the model compute in bf16. This outer autocast() saves
+        # time: the 16-bit copies of the weights are made once per batch, and not for each token.
         with torch.no_grad(), accelerator.autocast():
             # On several processes, the prepared model is wrapped, and a wrapper has no generate().
             generated_tokens = accelerator.unwrap_model(model).generate(
@@ -243,7 +243,7 @@ def add_to_log(progress, epoch, loss, eval_loss, result):
 
 def save_model(args, model, tokenizer, progress):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
-    # The new files replace older ones when all are written. After an error, older ones stay.
+    # The new files replace those of the same names when all are written.
     # The chapter's wait_for_everyone() is not needed here, as evaluate() has waited for all.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
@@ -327,8 +327,8 @@ def main():
     )
     # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. A
     # prepared schedule moves by one per process in each step. So its steps are counted before
-    # prepare(), when len() counts the batches of all processes: 100, for example, are 50 steps on 2
-    # processes.
+    # prepare(), when len() counts the batches of all processes, say 100. Two processes take 50
+    # steps, and move the schedule by 2 in each.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -387,7 +387,7 @@ def main():
                 progress["best_rougeL"] = result["rougeL"]
                 # The table for the end, if no later epoch is better: by language, beside lead-3
                 progress["best_scores"] = common.score_beside_lead_3(rouge, validation, summaries)
-                common.wait_for_upload(args, upload)  # which may still read the older files
+                common.wait_for_upload(args, upload)  # the last one may still read older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")

@@ -19,13 +19,13 @@ Prints  the losses and scores of each epoch, and at the end three summaries, suc
             Title: Still waiting for my fantasy novel
             Summary: Still waiting for my crime novel.
         (the review is cut here) and a table of scores beside the baseline lead-3. For the sample,
-        expect rouge1 of 64 to 69. Lead-3 has 22.
+        expect rouge1 of 64 to 69, which is too high. Lead-3 has 22.
 
-The scores of the sample are too high: most titles of the validation split are also in the training
-split, and the validation split chooses the best checkpoint. The sample has 6,866 English and
-Spanish reviews to train on and 496 to validate on, which a program made up, and its model starts
-from random weights. It shows that the script works, not how good mT5 is. We have not run --preset
-amazon, as our machine cannot download from the Hub.
+The scores of the sample are too high, as most titles of the validation split are also in the
+training split, and the validation split chooses the best checkpoint. The sample has 6,866 English
+and Spanish reviews to train on and 496 to validate on, which a program made up, and its model
+starts from random weights. It shows that the script works, not how good mT5 is. We have not run
+--preset amazon, as our machine cannot download from the Hub.
 
 Changed in the libraries since the chapter: evaluation_strategy is now eval_strategy, tokenizer= is
 processing_class=, `hf auth login` replaces huggingface-cli, the Trainer pads predictions with -100,
@@ -120,7 +120,7 @@ def load_model(args):
 
 def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Plain numbers, as map() hashes all that preprocess_function() uses
+    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
@@ -273,16 +273,16 @@ def main():
     trainer.train(resume_from_checkpoint=resume_from)
 
     # 9. Score the best model: train() has loaded its weights into model. Differs from the chapter:
-    # predict() also returns the summaries, which evaluate() does not. Without metric_key_prefix, the
-    # loss of this split would be called test_loss.
+    # predict() also returns the summaries, which evaluate() does not. Without metric_key_prefix,
+    # the loss would be called test_loss.
     output = trainer.predict(tokenized_datasets["validation"], metric_key_prefix="eval")
     common.check_losses([output.metrics["eval_loss"]])  # ends the script if it is infinite or nan
 
     # 10. Save
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
-        # Not in the chapter: the scores that predict() has computed, too, but by language, with
-        # intervals, and beside those of lead-3
+        # Not in the chapter: the scores of predict() once more, now by language, with intervals,
+        # and beside those of lead-3. (This call splits the summaries into sentences itself.)
         scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config  # the copy of step 8
         # The new files replace older ones when all are written. After an error, older ones stay.
