@@ -129,12 +129,12 @@ def training_parser(description):
     return parser
 
 
-def parse_args(parser, presets):
+def parse_args(parser, presets, find_tiny=True):
     """Add --preset; return the flags, with the defaults of the preset for those not given.
 
     ``presets`` is {name of a preset: {flag: its default}}. --help lists them. Bad values end the
-    run, as do settings of a launcher that the scripts do not support. The model "tiny" becomes the
-    folder in which prepare_data.py has saved it, and bf16 becomes True or False.
+    run, as do settings of a launcher that the scripts do not support. bf16 becomes True or False.
+    With ``find_tiny``, the model "tiny" becomes the folder in which prepare_data.py has saved it.
     """
     preset_help = "defaults of the flags, listed below (sample)"
     parser.add_argument("--preset", choices=list(presets), default="sample", help=preset_help)
@@ -162,13 +162,10 @@ def parse_args(parser, presets):
         if type(value) is float and not 0 <= value < math.inf:
             parser.error(f"{flag} {value} is not a number from 0 up")
     check_launcher()
-    if "model" in args and args.model == "tiny" and "dataset" not in args:  # it makes the model
+    if find_tiny and "model" in args and args.model == "tiny":
         args.model = tiny_checkpoint(args)
     if "bf16" in args and args.bf16 is None:
         args.bf16 = device_has_bf16()
-    if "epochs" in args:  # a training
-        check_processes(args)
-        set_threads()
     return args
 
 
@@ -208,6 +205,7 @@ def device_has_bf16():
 
 def printable(text):
     """Return ``text`` with those characters escaped that could, for instance, clear the screen."""
+    text = text.replace("\r\n", "\n")  # the ends of lines on Windows
     # Control characters except tab and line feed, lone surrogates, and marks that turn the
     # direction of writing
     pattern = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]"
@@ -477,14 +475,18 @@ def start_or_resume(args, num_rows):
     return None
 
 
-def check_processes(args):
-    """Connect the processes of a training; end it if they were not launched as its script needs."""
+def start_processes(args, with_trainer=False):
+    """Connect the processes of a training; end it if they were not launched as its script needs.
+
+    ``with_trainer`` says whether the script uses the Trainer.
+    """
     state = process_state()
+    set_threads()
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         remedy = f"on a CPU, start ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
         fail(f"the launcher started {started} processes that do not know of each other; {remedy}")
-    if "gradient_accumulation_steps" not in args:  # train_accelerate.py has no such flag
+    if not with_trainer:
         return
     # With several GPUs in one process, the Trainer would use DataParallel, whose steps are larger
     # than --batch-size says.
@@ -743,9 +745,10 @@ def load_reviews(args, path, language):
         others = ", ".join(str(code) for code in languages[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
         return None
-    kept = reviews.filter(lambda code: code == language, input_columns="language")
-    print_dropped(reviews, kept, f"not in {language} (--languages)")
-    return kept
+    reason = f"not in {language} (--languages)"
+    return filter_and_report(
+        reviews, lambda code: code == language, reason, input_columns="language"
+    )
 
 
 def load_splits(args, path, columns, language):
@@ -873,30 +876,33 @@ def main_split(dataset):
     return "train" if "train" in dataset else next(iter(dataset))
 
 
-def print_dropped(before, after, reason):
-    """Print how many rows of each split are dropped, and for which ``reason``.
+def filter_and_report(dataset, function, reason, **options):
+    """Return ``dataset.filter(function, **options)``; print how many rows of each split it drops.
 
-    Both are a ``DatasetDict``. A split without rows is removed from ``after``. If it is the
-    ``main_split``, the run ends.
+    ``reason`` says why. The result, a ``DatasetDict``, has no split without rows. If the
+    ``main_split`` would have none, the run ends.
     """
-    for split, rows in before.items():
-        dropped = len(rows) - len(after[split])
+    kept = datasets.DatasetDict()
+    for split, rows in dataset.items():
+        kept_rows = rows.filter(function, **options)
+        dropped = len(rows) - len(kept_rows)
         if dropped:
             print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {reason}")
-        if len(after[split]) == 0:
-            if split == main_split(before):
-                fail(f"no review is left in {split}: {dropped:,} {reason}")
+        if len(kept_rows) > 0:
+            kept[split] = kept_rows
+        elif split == main_split(dataset):
+            fail(f"no review is left in {split}: {dropped:,} {reason}")
+        else:
             print(f"{split} is left out")
-            del after[split]
+    return kept
 
 
 def drop_empty_texts(books):
     """Return the rows that have both a review and a title."""
-    with_review = books.filter(bool, input_columns="review_body")
-    print_dropped(books, with_review, "without a review (--text-column)")
-    with_title = with_review.filter(bool, input_columns="review_title")
-    print_dropped(with_review, with_title, "without a title (--title-column)")
-    return with_title
+    reason = "without a review (--text-column)"
+    books = filter_and_report(books, bool, reason, input_columns="review_body")
+    reason = "without a title (--title-column)"
+    return filter_and_report(books, bool, reason, input_columns="review_title")
 
 
 def add_validation_split(books, share, seed):
@@ -1161,7 +1167,8 @@ def to_reviews(args, rows):
     reviews = [to_text(row.get(column), column) or "" for row in rows]
     titles = [row.get("review_title") for row in rows]
     titles = [None if title is None else to_text(str(title), "review_title") for title in titles]
-    codes = [args.language or row.get("language") or "unknown" for row in rows]
+    given = language_code(args.language) if args.language else None  # ends the run for "spanish"
+    codes = [given or row.get("language") or "unknown" for row in rows]
     columns = {
         "review_body": reviews,
         "review_title": titles,
@@ -1236,7 +1243,10 @@ def explain_checkpoint_errors(model):
 
 
 def adapt_model(tokenizer, model):
-    """Set, in place, what mT5 and the other families of models need after loading."""
+    """Set, in place, what mT5 and the other families of models need after loading.
+
+    ``num_beams`` has to be set before. ``check_checkpoint`` comes afterwards.
+    """
     freeze_constants(model)  # of PEGASUS
     correct_tied_flag(model)  # of mT5
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it

@@ -60,7 +60,7 @@ def parse_args():
     add("--validation-share", type=float, default=0.0, help=share_help)
     add("--model", help="checkpoint whose tokenizer is shown; tiny also makes an untrained model")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
-    args = common.parse_args(parser, PRESETS)
+    args = common.parse_args(parser, PRESETS, find_tiny=False)
     args.make_tiny_model = args.model == "tiny"
     if args.make_tiny_model:
         args.model = common.tiny_checkpoint(args)  # the folder in --data that step 8 makes
@@ -95,9 +95,11 @@ def keep_books(language, reviews, args):
     rows = reviews[common.main_split(reviews)]
     df = rows.select_columns("product_category").to_pandas()
     print(df["product_category"].value_counts()[:20].to_string())
-    books = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
     reason = f"not of --categories {' '.join(args.categories)} in {language}"
-    common.print_dropped(reviews, books, reason)  # how many of each split
+    # reviews.filter(filter_books, ...), which also prints how many rows of each split are dropped
+    books = common.filter_and_report(
+        reviews, filter_books, reason, fn_kwargs={"categories": args.categories}
+    )
     print(f"\n=== {language}: after filter_books ===")
     show_samples(books, seed=args.seed)
     return books
@@ -150,11 +152,8 @@ def main():
     # 5. Draw the lengths of reviews and titles. Then drop titles of one or two words, so that the
     # model does not learn to write such titles.
     figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)  # saved in step 8
-    with_long_titles = books_dataset.filter(has_long_title)
-    common.print_dropped(
-        books_dataset, with_long_titles, f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    )
-    books_dataset = with_long_titles
+    reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
+    books_dataset = common.filter_and_report(books_dataset, has_long_title, reason)
 
     # 6. Not in the chapter: if there is no validation split, take --validation-share of train
     books_dataset = common.add_validation_split(books_dataset, args.validation_share, args.seed)

@@ -81,7 +81,9 @@ PRESETS = {
 def parse_args():
     # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
     # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
-    return common.parse_args(common.training_parser(__doc__), PRESETS)
+    args = common.parse_args(common.training_parser(__doc__), PRESETS)
+    common.start_processes(args)  # ends the script after a wrong launch
+    return args
 
 
 def load_model(args):
@@ -105,7 +107,7 @@ def load_model(args):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # For mT5, this call only sets tie_word_embeddings to False in its config. Otherwise, if the
+    # For mT5, this call mainly sets tie_word_embeddings to False in its config. Otherwise, if the
     # saved model is resized later, transformers overwrites its head. Other models need more.
     common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model.

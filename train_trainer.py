@@ -86,7 +86,9 @@ def parse_args():
     add("--save-steps", type=int, help="evaluate and save every N steps, not after each epoch")
     trackers = get_available_reporting_integrations()  # those that are installed
     add("--report-to", choices=["none", *trackers], default="none", help="a tracker (none)")
-    return common.parse_args(parser, PRESETS)
+    args = common.parse_args(parser, PRESETS)
+    common.start_processes(args, with_trainer=True)  # ends the script after a wrong launch
+    return args
 
 
 def load_model(args):
@@ -110,7 +112,7 @@ def load_model(args):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # For mT5, this call only sets tie_word_embeddings to False in its config. Otherwise, if the
+    # For mT5, this call mainly sets tie_word_embeddings to False in its config. Otherwise, if the
     # saved model is resized later, transformers overwrites its head. Other models need more.
     common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model.

@@ -427,6 +427,7 @@ PRINTED = [
     ("👩\u200d🚀", "👩\u200d🚀"),  # two emojis joined to one
     ("\x1b[31mred", "\\u001b[31mred"),  # would colour the terminal
     ("\rover", "\\u000dover"),
+    ("one\r\ntwo", "one\ntwo"),  # written on Windows
     ("\u202eback", "\\u202eback"),  # would turn the direction of writing
     ("half \ud83d", "half \\ud83d"),  # half of an emoji, which cannot be written
 ]
@@ -461,7 +462,7 @@ def test_map_pickles_a_function_that_uses_common_at_once():
     ("number", "launched", "ends"), [(1, False, False), (2, True, False), (2, False, True)]
 )
 def test_several_gpus_need_a_launcher(number, launched, ends, monkeypatch, capsys):
-    args = argparse.Namespace(gradient_accumulation_steps=1, bf16=True)  # flags of train_trainer.py
+    args = argparse.Namespace(bf16=True)
     processes = number if launched else 1
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     state = SimpleNamespace(
@@ -470,10 +471,10 @@ def test_several_gpus_need_a_launcher(number, launched, ends, monkeypatch, capsy
     monkeypatch.setattr(common, "process_state", lambda: state)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     if not ends:
-        common.check_processes(args)
+        common.start_processes(args, with_trainer=True)
         return
     with pytest.raises(SystemExit):
-        common.check_processes(args)
+        common.start_processes(args, with_trainer=True)
     line = capsys.readouterr().err
     assert "torchrun --nproc_per_node 2 train_trainer.py" in line
     assert "CUDA_VISIBLE_DEVICES=0" in line

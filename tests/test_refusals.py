@@ -175,6 +175,7 @@ REFUSED = [  # script, flags, words of the one line
     ("predict", "--model {model} --input {here}/broken.jsonl", ["broken.jsonl, line 1 is not"]),
     ("predict", "--model {model} --input {here}/summary.csv", ["'summary'", "rename"]),
     # prepared data
+    ("predict", "--model {model} Good --language spanish", ["not the code of a language; give es"]),
     ("predict", "--model {model} --data {data} --examples 9999", ["--examples", "rows 0 to"]),
     ("predict", "--model {model} --data {data} --examples -1", ["--examples", "rows 0 to"]),
     ("predict", "--model {model} --data {here}/no_validation --split test", ["no split test"]),
