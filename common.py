@@ -1012,9 +1012,9 @@ def find_files(path):
     if not path.is_dir():
         return {"train": [path]}
     files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in files if not file.match("cache-*.arrow")]  # of a notebook's map()
     # save_to_disk() writes .arrow files, and beside them JSON files that describe them.
-    arrow = [file for file in files if data_suffix(file) == ".arrow"]
-    files = [file for file in arrow if not file.name.startswith("cache-")] or files
+    files = [file for file in files if data_suffix(file) == ".arrow"] or files
     found, unnamed, ignored = {}, [], []
     for file in files:
         name = file.relative_to(path)
