@@ -38,7 +38,7 @@ def print_overlap(name, generated, reference):
     overlap = (Counter(generated) & Counter(reference)).total()
     recall = overlap / len(reference)
     precision = overlap / len(generated)
-    f1 = 2 * recall * precision / (recall + precision) if overlap else 0
+    f1 = 2 * recall * precision / (recall + precision)
     print(
         f"{name}: recall {overlap}/{len(reference)} = {recall:.4f}, "
         f"precision {overlap}/{len(generated)} = {precision:.4f}, F1 {f1:.4f}"
