@@ -17,7 +17,6 @@ from conftest import ROOT, copy_data, read_json, run, sample
 from datasets import Dataset, DatasetDict, load_from_disk
 from rouge_score.rouge_scorer import RougeScorer
 
-import baseline
 import common
 from common import ROUGE_TYPES, sent_tokenize
 
