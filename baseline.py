@@ -57,12 +57,10 @@ def evaluate_baseline(dataset, metric):
     summaries, titles = [], []
     for row in dataset:
         summaries.append(three_sentence_summary(row["review_body"], row["language"]))
-        # Differs from the chapter's evaluate_baseline(): each sentence of a title is on a line too,
-        # because ROUGE-Lsum goes line by line, as step 3 shows.
+        # Differs from the chapter: the sentences of a title are on lines too, for ROUGE-Lsum.
         titles.append("\n".join(common.sent_tokenize(row["review_title"], row["language"])))
-    # Differs from the chapter: metric is common.Rouge, see step 4. Its compute() has the parameters
-    # of evaluate's, and languages. use_aggregator=False keeps the score of each review, which the
-    # intervals of step 7 need. By default, compute() returns the mean.
+    # Differs from the chapter: the words of a text depend on its language. use_aggregator=False
+    # keeps the score of each review, and by default compute() returns the mean.
     return metric.compute(
         predictions=summaries,
         references=titles,
@@ -111,8 +109,8 @@ def main():
         print(f"{name}: {score}")
 
     # 3. The chapter has ROUGE-L and ROUGE-Lsum the wrong way round. ROUGE-L takes a text as one
-    # sequence of words, and ROUGE-Lsum goes line by line. So if two lines come in another order,
-    # ROUGE-L falls to 0.5, and ROUGE-Lsum stays at 1.
+    # sequence of words. If two lines come in another order, it falls to 0.5. ROUGE-Lsum looks for
+    # each line of the reference in all lines of the summary, so that it stays at 1.
     scores = scorer.score(target="Slow start.\nNice end.", prediction="Nice end.\nSlow start.")
     scores_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
     print("two lines in another order, F1:", scores_f1)
@@ -123,10 +121,10 @@ def main():
     #     --rouge language               all letters, and stems in each language (the default)
     #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3 and Accelerate loop
     #     --rouge rouge_score_stemmer    a-z, and English stems: the chapter's Trainer
+    # So the chapter's scores of lead-3 and of its Trainer cannot be compared.
     text = "tres años leyendo"
-    tokenizer = common.WordTokenizer("es", use_stemmer=True)
     print("--rouge rouge_score:", DefaultTokenizer().tokenize(text))
-    print("--rouge language:   ", tokenizer.tokenize(text))
+    print("--rouge language:   ", common.WordTokenizer("es", use_stemmer=True).tokenize(text))
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
     rouge = common.Rouge(args.rouge)
@@ -136,7 +134,8 @@ def main():
     summary = three_sentence_summary(example["review_body"], language)
     # print_text() escapes characters that could, for instance, clear the screen.
     common.print_text(f"\ntitle  {title}\nlead-3 {summary}")
-    score = rouge.scorer(language).score(target=title, prediction=summary)["rouge1"]
+    scorer = rouge.scorer(language)  # a RougeScorer as in step 2, with the tokenizer of step 4
+    score = scorer.score(target=title, prediction=summary)["rouge1"]
     print(f"rouge1: {score}")
 
     # 6. Lead-3 of the whole split: the scores that a model has to beat
@@ -144,9 +143,9 @@ def main():
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print(f1_per_review.mean().round(2).to_dict())
 
-    # 7. Not in the chapter: the same means by language. The brackets are 95% intervals, like the
-    # chapter's .low and .high, by the bootstrap: the reviews are drawn again 1,000 times, with
-    # replacement. The training scripts print this table with a model beside lead-3.
+    # 7. Not in the chapter: the same by language, in the table of the training scripts. Brackets
+    # hold 95% intervals, like the chapter's .low and .high, by the bootstrap: the reviews are drawn
+    # again 1,000 times, with replacement.
     table = common.scores_by_language({"lead-3": f1_per_review}, dataset["language"])
     print("\n" + common.format_scores(table, args.split))
 

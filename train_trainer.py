@@ -8,24 +8,14 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon    # 4 GPUs; never tested
 
-Reads   data/prepared/<preset>/ and the checkpoint --model. If the data of a preset is missing, this
-        script runs prepare_data.py first.
+Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and --model
 Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (results.json), log.csv,
         training.png, a model card (README.md) and the flags (arguments.json); up to three folders
-        checkpoint-<step>/ for --resume.
-Takes   two to four minutes for the sample on two CPU cores.
-Prints  the losses and scores of each epoch, and at the end three summaries, such as
-            >>> I called the seller three times and got no answer, I am still waiting. What a ...
-            Title: Still waiting for my fantasy novel
-            Summary: Still waiting for my crime novel.
-        (the review is cut here) and a table of scores beside the baseline lead-3. For the sample,
-        expect rouge1 of 64 to 69, which is too high. Lead-3 has 22.
-
-The scores of the sample are too high, as most titles of the validation split are also in the
-training split, and the validation split chooses the best checkpoint. The sample has 6,866 English
-and Spanish reviews to train on and 496 to validate on, which a program made up, and its model
-starts from random weights. It shows that the script works, not how good mT5 is. We have not run
---preset amazon, as our machine cannot download from the Hub.
+        checkpoint-<step>/ for --resume
+Takes   two to four minutes for the sample on two CPU cores
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. This is too high, as a
+        program made up the reviews, and most titles of the validation split are also in the
+        training split. We have not run --preset amazon: our machine cannot download from the Hub.
 
 Changed in the libraries since the chapter: evaluation_strategy is now eval_strategy, tokenizer= is
 processing_class=, `hf auth login` replaces huggingface-cli, the Trainer pads predictions with -100,
@@ -39,6 +29,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import create_repo, upload_folder
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -87,22 +78,20 @@ def parse_args():
     trackers = get_available_reporting_integrations()  # those that are installed
     add("--report-to", choices=["none", *trackers], default="none", help="a tracker (none)")
     args = common.parse_args(parser, PRESETS)
-    common.start_processes(args, with_trainer=True)  # ends the script after a wrong launch
+    # Connect the processes of torchrun. This ends the script if it was started in a way in which
+    # the Trainer would train with other batches, or in another precision, than the flags say.
+    common.connect_processes(args, with_trainer=True)
     return args
 
 
-def load_model(args):
-    """Return the tokenizer and the model of --model."""
+def load_model(args, rows):
+    """Return the tokenizer and the model of --model, which is checked on the ``rows``."""
+    # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
+    # dtype: 16-bit weights train badly, and by default the weights have the dtype of the files.
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
-        # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
-            args.model,
-            trust_remote_code=False,
-            # By default, weights have the dtype of the files, and 16-bit weights train badly. (With
-            # --bf16, the weights are kept in float32, and the computations are in bfloat16.)
-            dtype=torch.float32,
-            output_loading_info=True,  # tells which weights the checkpoint does not have
+            args.model, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     generation_config = model.generation_config  # what generate() reads when it writes a summary
     # Differs from the chapter: a summary may be as long as a title, 30 tokens. The default is 20.
@@ -112,23 +101,18 @@ def load_model(args):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # For mT5, this call mainly sets tie_word_embeddings to False in its config. Otherwise, if the
-    # saved model is resized later, transformers overwrites its head. Other models need more.
-    common.adapt_model(tokenizer, model)
-    # End the script if weights are missing, or if the tokenizer is one for another model.
-    common.check_checkpoint(args, tokenizer, model, loading_info)
+    # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
+    # the model or the rows. This also sets what other models than mT5 need.
+    common.adapt_and_check(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, args):
+def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
-    max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
-        model_inputs = tokenizer(
-            examples["review_body"], max_length=max_input_length, truncation=True
-        )
+        reviews = [prefix + review for review in examples["review_body"]]
+        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -155,6 +139,20 @@ def decode(predictions, tokenizer, num_rows):
     # Seq2SeqTrainer does not remove these rows. They come last, so that a cut removes them.
     predictions = predictions[:num_rows]
     return tokenizer.batch_decode(predictions, skip_special_tokens=True)
+
+
+def compute_loss(outputs, labels, num_items_in_batch):
+    """Return the sum of the losses of a batch, divided by the number of label tokens of its step.
+
+    Differs from the chapter if a step has several batches, through --gradient-accumulation-steps or
+    several processes: each label token counts the same. Take batches with 10 and 30 label tokens.
+    Both sums are divided by 40, which is ``num_items_in_batch``, and the Trainer adds them up.
+    mT5's own loss divides by 10 and by 30, so that a token of the first batch counts three times as
+    much. With one batch per step, both are the same.
+    """
+    logits = outputs.logits.flatten(0, 1)  # (rows × tokens, vocabulary)
+    loss = cross_entropy(logits, labels.flatten(), reduction="sum")  # does not count labels of -100
+    return loss / num_items_in_batch
 
 
 def get_training_arguments(args):
@@ -206,25 +204,17 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args)
-    # End the script if the tokenizer is for other languages, and knows hardly a letter of the rows.
-    common.check_languages(args, tokenizer, books["train"])
+    tokenizer, model = load_model(args, books["train"])
 
-    # 3. Check --output-dir, and print what will be trained on how many rows. With --resume, this
-    # returns the newest folder checkpoint-<step>, from which the training goes on, otherwise None.
-    resume_from = common.start_or_resume(args, len(books["train"]))
-    if args.push_to_hub and state.is_main_process:
-        # Differs from the chapter: a wrong access token is seen now, and not after the training.
-        with common.explain_hub_errors(args):
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
+    # 3. Tokenize the reviews and their titles
+    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
+    tokenized_datasets = tokenize(
+        books, tokenizer, prefix, args.max_input_length, args.max_target_length
+    )
+    # For mBART-50, put the language before each text. For other models, nothing changes.
+    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)
 
-    # 4. Tokenize the reviews and their titles
-    if model.config.model_type == "mt5":
-        tokenized_datasets = tokenize(books, tokenizer, args)
-    else:  # T5, for example, wants a prefix before each review
-        tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
-
-    # 5. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
+    # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
@@ -233,10 +223,9 @@ def main():
     state.print("Their decoder_input_ids: the labels, shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 6. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
-    # no letters but a-z. common.Rouge takes the words and stems of each text's language. compute()
-    # returns the mean F1 as a plain number; the chapter's ".mid" is gone from evaluate, too. For
-    # scores like the chapter's, which has use_stemmer=True, give --rouge rouge_score_stemmer.
+    # 5. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
+    # no letters but a-z. common.Rouge takes the words and stems of each text's language.
+    # --rouge rouge_score_stemmer counts as the chapter does here, with use_stemmer=True.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -248,13 +237,22 @@ def main():
         # The predictions come in the order of the validation split, and so do the references.
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
+        # The result is {"rouge1": 0.66, ...}. As in today's evaluate, ".mid" is gone.
         result = rouge.compute(
             predictions=decoded_preds, references=references, languages=languages
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 7. The arguments of the Trainer, which the chapter calls args
+    # 6. The arguments of the Trainer, which the chapter calls args
     training_args = get_training_arguments(args)
+
+    # 7. Check --output-dir, and print what will be trained. With --resume, this returns the newest
+    # folder checkpoint-<step>, from which the training goes on, otherwise None.
+    resume_from = common.start_or_resume(args, len(books["train"]))
+    if args.push_to_hub and state.is_main_process:
+        # Differs from the chapter: a wrong access token is seen now, and not after the training.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
     # 8. Train
     trainer = Seq2SeqTrainer(
@@ -265,9 +263,7 @@ def main():
         data_collator=data_collator,
         processing_class=tokenizer,  # the chapter's tokenizer=
         compute_metrics=compute_metrics,
-        # Not in the chapter: with one batch per step, this is mT5's own loss. With several, it is
-        # the mean over all label tokens of the step, and not over the batches.
-        compute_loss_func=common.compute_loss,
+        compute_loss_func=compute_loss,  # for training only; eval_loss is mT5's own
     )
     # In the evaluation, generate() writes defaults into model.generation_config, such as
     # max_length=20, which contradicts max_new_tokens=30. Step 10 saves this copy in its place.

@@ -334,11 +334,11 @@ LABELS = torch.tensor([[1, 2, 3], [4, -100, -100]])
 
 def test_compute_loss_weighs_each_label_token_of_the_step_the_same():
     outputs = SimpleNamespace(logits=torch.zeros(2, 3, 7))  # the cross entropy of a token is ln 7
-    loss = common.compute_loss(outputs, LABELS, num_items_in_batch=4)
+    loss = train_trainer.compute_loss(outputs, LABELS, num_items_in_batch=4)
     assert loss.item() == pytest.approx(np.log(7))
     for row, share in ((0, 3 / 4), (1, 1 / 4)):
         outputs = SimpleNamespace(logits=torch.zeros(1, 3, 7))
-        loss = common.compute_loss(outputs, LABELS[row : row + 1], num_items_in_batch=4)
+        loss = train_trainer.compute_loss(outputs, LABELS[row : row + 1], num_items_in_batch=4)
         assert loss.item() == pytest.approx(share * np.log(7))
 
 
@@ -471,10 +471,10 @@ def test_several_gpus_need_a_launcher(number, launched, ends, monkeypatch, capsy
     monkeypatch.setattr(common, "process_state", lambda: state)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
     if not ends:
-        common.start_processes(args, with_trainer=True)
+        common.connect_processes(args, with_trainer=True)
         return
     with pytest.raises(SystemExit):
-        common.start_processes(args, with_trainer=True)
+        common.connect_processes(args, with_trainer=True)
     line = capsys.readouterr().err
     assert "torchrun --nproc_per_node 2 train_trainer.py" in line
     assert "CUDA_VISIBLE_DEVICES=0" in line
