@@ -33,7 +33,7 @@ NOT_RUN = {
     "python train_trainer.py --preset amazon": "needs the Hub",
     "python train_accelerate.py --preset amazon": "needs the Hub",
     "python predict.py --preset amazon": "needs the model of the line before",
-    "python predict.py --model results/own-mt5": "needs the model of the line before",
+    "python predict.py --model huggingface-course": "needs the Hub",
     "torchrun": "needs the Hub and four GPUs",
     "accelerate launch": "needs the Hub and two GPUs",
 }
