@@ -4,7 +4,7 @@ Chapter sections: "Metrics for text summarization" and "Creating a strong baseli
 
     python baseline.py                    # the sample: made-up reviews that come with the project
     python baseline.py --split test
-    python baseline.py --preset amazon --rouge rouge_score    # as the chapter scores lead-3
+    python baseline.py --preset amazon --rouge rouge_score    # the words of the chapter's lead-3
     python baseline.py --data data/prepared/own --output-dir results/own-baseline
 
 The last command scores reviews of your own, which prepare_data.py has read. --rouge says how a text
@@ -57,17 +57,22 @@ def three_sentence_summary(text, language):
     return "\n".join(common.sent_tokenize(text, language)[:3])
 
 
+def score_baseline(example, scorer):
+    """Return the scores of lead-3 for one review, with recall, precision and F1."""
+    summary = three_sentence_summary(example["review_body"], example["language"])
+    # Differs from the chapter: the sentences of the title are on lines too, for ROUGE-Lsum, as in
+    # the training scripts.
+    title = "\n".join(common.sent_tokenize(example["review_title"], example["language"]))
+    return scorer.score(target=title, prediction=summary)
+
+
 def evaluate_baseline(dataset, metric):
-    """Return a ``DataFrame`` with the F1 scores of lead-3, one row per review."""
-    # Differs from the chapter: the scorer depends on the language, as step 4 explains.
+    """Return a ``DataFrame`` with the F1 scores × 100 of lead-3, one row per review."""
+    # Differs from the chapter: one scorer for each language, as words and stems differ.
     scorers = {language: metric.scorer(language) for language in dataset.unique("language")}
     rows = []
     for example in dataset:
-        language = example["language"]
-        summary = three_sentence_summary(example["review_body"], language)
-        # Differs from the chapter: the sentences of a title are on lines too, for ROUGE-Lsum.
-        title = "\n".join(common.sent_tokenize(example["review_title"], language))
-        scores = scorers[language].score(target=title, prediction=summary)
+        scores = score_baseline(example, scorers[example["language"]])
         rows.append({name: 100 * score.fmeasure for name, score in scores.items()})
     return pd.DataFrame(rows)
 
@@ -120,35 +125,35 @@ def main():
     swapped_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
     print("two lines in another order, F1:", swapped_f1)
 
-    # 4. Differs from the chapter: the package drops letters outside a-z. So RougeScorer gets a
-    # tokenizer for each language, which keeps all letters. It also cuts words to their stems, so
-    # that "libro" matches "libros". By default, common.Rouge(args.rouge).scorer("es") returns
-    # RougeScorer(..., tokenizer=tokenizer), and with other --rouge one of the package's own.
-    text = "tres años leyendo"
+    # 4. Differs from the chapter: the package drops letters outside a-z. So we give RougeScorer a
+    # tokenizer for each language. It keeps all letters, and cuts words to stems by nltk's
+    # SnowballStemmer, so that "libro" matches "libros".
+    text = "tres años de libros"
     tokenizer = common.WordTokenizer("es", use_stemmer=True)
-    print("--rouge rouge_score:", DefaultTokenizer().tokenize(text))  # tres, a, os, leyendo
-    print("--rouge language:   ", tokenizer.tokenize(text))  # tres, años, leyend
+    print("\n--rouge rouge_score:", DefaultTokenizer().tokenize(text))  # tres, a, os, de, libros
+    print("--rouge language:   ", tokenizer.tokenize(text))  # tres, años, de, libr
+    texts = {"target": text, "prediction": "un libro"}
+    print("rouge1:", package_scorer.score(**texts)["rouge1"].fmeasure)  # no word in common
+    print("rouge1:", RougeScorer(["rouge1"], tokenizer=tokenizer).score(**texts)["rouge1"].fmeasure)
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
-    rouge = common.Rouge(args.rouge)
+    rouge = common.Rouge(args.rouge)  # its scorer() returns a RougeScorer, by default as in step 4
     dataset = common.load_prepared(args, [args.split])[args.split]  # makes data that is missing
     example = dataset[0]
-    title = example["review_title"]
     summary = three_sentence_summary(example["review_body"], example["language"])
     # print_text() escapes characters that could, for instance, clear the screen.
-    common.print_text(f"\ntitle  {title}\nlead-3 {summary}")
-    scores = rouge.scorer(example["language"]).score(target=title, prediction=summary)
-    print(f"rouge1: {scores['rouge1']}")
+    common.print_text(f"\ntitle  {example['review_title']}\nlead-3 {summary}")
+    print("rouge1:", score_baseline(example, rouge.scorer(example["language"]))["rouge1"])
 
-    # 6. Lead-3 of the whole split: the scores that a model has to beat. The model has to be scored
-    # with the same --rouge. The chapter cuts words to stems for its Trainer, and not for lead-3.
+    # 6. Lead-3 of the whole split: the scores that a model has to beat, with the same --rouge. The
+    # chapter takes stems for its Trainer and not for lead-3, so that it compares two metrics.
     f1_per_review = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print(f1_per_review.mean().round(2).to_dict())
 
     # 7. Not in the chapter: the scores of each language, in the table that the training scripts
-    # print too, with a model beside lead-3. [a,b] is a 95% interval, as .low and .high in the
-    # chapter: the mean is taken of 1,000 random draws of the reviews, with replacement.
+    # print too. [a,b] is a 95% interval, as .low and .high in the chapter: as many reviews are
+    # drawn 1,000 times, with replacement, and 95% of the means lie in it.
     table = common.scores_by_language({"lead-3": f1_per_review}, dataset["language"])
     print("\n" + common.format_scores(table, args.split))
 

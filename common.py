@@ -260,8 +260,8 @@ def telling_error(error):
     """
     while error.__cause__:
         tells = isinstance(error, (OSError, HTTPError))
-        # huggingface_hub raises this OSError for any cause, and does not say for which.
-        if tells and not isinstance(error, LocalEntryNotFoundError):
+        # This OSError of huggingface_hub says nothing of its cause. Those derived from it do.
+        if tells and type(error) is not LocalEntryNotFoundError:
             break
         error = error.__cause__
     return error

@@ -2,12 +2,12 @@
 
 Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
-    accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
+    accelerate launch train_accelerate.py                     # the sample: a tiny, random mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch train_accelerate.py --push-to-hub NAME/REPO    # first: hf auth login
     accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs; never tested
-    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # 2 CPU processes
+    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # 2 processes on CPU
 
 Reads   --model and data/prepared/<preset>/. If the data is missing, this script runs
         prepare_data.py first.
@@ -75,7 +75,8 @@ def parse_args():
     # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
     # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     args = common.parse_args(common.training_parser(__doc__), PRESETS)
-    # Connect the processes of a launcher. This ends the script if they do not know of each other.
+    # Connect the processes of a launcher, as one of them may prepare the data while the others
+    # wait. This ends the script if they cannot be connected.
     common.connect_processes(args)
     return args
 
@@ -99,13 +100,17 @@ def load_model(args, rows):
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
     # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
-    # the model or the rows. This also sets what other models than mT5 need.
+    # the model or the rows. This also sets what other models than mT5 need. For mT5, it corrects
+    # config.tie_word_embeddings, because the head and the embeddings are not tied.
     common.adapt_and_check(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
+def tokenize(books, tokenizer, model, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
+    max_input_length, max_target_length = args.max_input_length, args.max_target_length
+    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
 
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
@@ -117,7 +122,9 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    return books.map(preprocess_function, batched=True, remove_columns=columns)
+    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
+    # For mBART-50, ids begin with that of the language. For other models, nothing changes here.
+    return common.mark_languages(tokenized_datasets, books, tokenizer)
 
 
 def postprocess_text(texts, languages):
@@ -189,7 +196,7 @@ def get_row_losses(logits, labels):
 def evaluate(accelerator, model, eval_dataloader, tokenizer):
     """Return the summaries of the validation rows, in their order, and the loss per label token."""
     model.eval()
-    summaries, losses, tokens = [], [], []
+    summaries, losses, token_counts = [], [], []
     for batch in eval_dataloader:
         # With --bf16, prepare() has made the model compute in bf16. This outer autocast() saves
         # time: the 16-bit copies of the weights are made once per batch, and not for each token.
@@ -212,8 +219,8 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
         )
         summaries += tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
         losses.append(row_losses)
-        tokens.append(row_tokens)
-    eval_loss = torch.cat(losses).sum() / torch.cat(tokens).sum()
+        token_counts.append(row_tokens)
+    eval_loss = torch.cat(losses).sum() / torch.cat(token_counts).sum()
     return summaries, eval_loss.item()
 
 
@@ -238,8 +245,8 @@ def save_model(args, model, tokenizer, progress, rouge, validation):
         tokenizer.save_pretrained(folder)
         # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
         # results.json the scores by language, with intervals, beside those of lead-3.
-        log, summaries = progress["log_history"], progress["best_summaries"]
-        common.save_results(folder, args, log, rouge, validation, summaries, finished=False)
+        log_history, summaries = progress["log_history"], progress["best_summaries"]
+        common.save_results(folder, args, log_history, rouge, validation, summaries, finished=False)
 
 
 def save_checkpoint(accelerator, output_dir, progress):
@@ -255,9 +262,9 @@ def save_checkpoint(accelerator, output_dir, progress):
 def finish_run(args, progress, rouge, validation, upload):
     """Save the log of all epochs beside the best model, print its scores, and push."""
     common.wait_for_upload(args, upload)
-    log, summaries = progress["log_history"], progress["best_summaries"]
+    log_history, summaries = progress["log_history"], progress["best_summaries"]
     with common.new_files(args.output_dir) as folder:  # the model stays
-        scores = common.save_results(folder, args, log, rouge, validation, summaries)
+        scores = common.save_results(folder, args, log_history, rouge, validation, summaries)
     common.print_scores(args, scores, validation)
     if args.push_to_hub:
         with common.explain_hub_errors(args):
@@ -276,12 +283,7 @@ def main():
     tokenizer, model = load_model(args, books["train"])
 
     # 3. Tokenize the reviews and their titles
-    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
-    tokenized_datasets = tokenize(
-        books, tokenizer, prefix, args.max_input_length, args.max_target_length
-    )
-    # For mBART-50, put the language before each text. For other models, nothing changes.
-    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)
+    tokenized_datasets = tokenize(books, tokenizer, model, args)
 
     # 4. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
@@ -309,8 +311,9 @@ def main():
     )
 
     # 7. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
-    # no letters but a-z. common.Rouge takes the words and stems of each text's language.
-    # --rouge rouge_score counts as the chapter does here, without stems.
+    # no letters but a-z, so that "está" becomes "est". common.Rouge is called in the same way, and
+    # finds the words and stems of each language. baseline.py shows how. With --rouge rouge_score,
+    # words are those of the chapter, without stems.
     rouge = common.Rouge(args.rouge)
 
     # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
@@ -322,7 +325,7 @@ def main():
         accelerator.load_state(resume_from)  # into what prepare() has returned
         progress = common.read_json(resume_from / "progress.json")
 
-    # 9. Create the repository on the Hub. A wrong access token is seen now.
+    # 9. Create the repository on the Hub. If the access token is wrong, the script ends now.
     if args.push_to_hub and accelerator.is_main_process:
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
@@ -330,7 +333,8 @@ def main():
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    for epoch in range(len(progress["log_history"]), args.epochs):
+    first_epoch = len(progress["log_history"])
+    for epoch in range(first_epoch, args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
@@ -357,13 +361,15 @@ def main():
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
             scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
-            log = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **scores}
-            progress["log_history"].append(log)
+            entry = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **scores}
+            progress["log_history"].append(entry)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
                 progress["best_summaries"] = summaries
-                common.wait_for_upload(args, upload)  # the last one may still read older files
+                common.wait_for_upload(
+                    args, upload
+                )  # it may still read files that are replaced now
                 best_model = accelerator.unwrap_model(model)
                 save_model(args, best_model, tokenizer, progress, rouge, books["validation"])
                 if args.push_to_hub:

@@ -2,7 +2,7 @@
 
 Chapter section: "Fine-tuning mT5 with the Trainer API".
 
-    python train_trainer.py                     # the sample, with a tiny mT5
+    python train_trainer.py                     # the sample: a tiny mT5 with random weights
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
@@ -103,13 +103,17 @@ def load_model(args, rows):
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
     # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
-    # the model or the rows. This also sets what other models than mT5 need.
+    # the model or the rows. This also sets what other models than mT5 need. For mT5, it corrects
+    # config.tie_word_embeddings, because the head and the embeddings are not tied.
     common.adapt_and_check(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
+def tokenize(books, tokenizer, model, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
+    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
+    max_input_length, max_target_length = args.max_input_length, args.max_target_length
+    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
 
     def preprocess_function(examples):
         reviews = [prefix + review for review in examples["review_body"]]
@@ -121,7 +125,9 @@ def tokenize(books, tokenizer, prefix, max_input_length, max_target_length):
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    return books.map(preprocess_function, batched=True, remove_columns=columns)
+    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
+    # For mBART-50, ids begin with that of the language. For other models, nothing changes here.
+    return common.mark_languages(tokenized_datasets, books, tokenizer)
 
 
 def postprocess_text(texts, languages):
@@ -210,12 +216,7 @@ def main():
     tokenizer, model = load_model(args, books["train"])
 
     # 3. Tokenize the reviews and their titles
-    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
-    tokenized_datasets = tokenize(
-        books, tokenizer, prefix, args.max_input_length, args.max_target_length
-    )
-    # For mBART-50, put the language before each text. For other models, nothing changes.
-    tokenized_datasets = common.mark_languages(tokenized_datasets, books, tokenizer)
+    tokenized_datasets = tokenize(books, tokenizer, model, args)
 
     # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
@@ -227,8 +228,9 @@ def main():
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
-    # no letters but a-z. common.Rouge takes the words and stems of each text's language.
-    # --rouge rouge_score_stemmer counts as the chapter does here, with use_stemmer=True.
+    # no letters but a-z, so that "está" becomes "est". common.Rouge is called in the same way, and
+    # finds the words and stems of each language. baseline.py shows how. With
+    # --rouge rouge_score_stemmer, words are those of the chapter, with use_stemmer=True.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -254,7 +256,7 @@ def main():
     # return the newest folder checkpoint-<step>, from which the training goes on, otherwise None.
     resume_from = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and state.is_main_process:
-        # Differs from the chapter: a wrong access token is seen now, and not after the training.
+        # Differs from the chapter: before the training, so that a wrong access token fails now.
         with common.explain_hub_errors(args):
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
@@ -269,8 +271,9 @@ def main():
         compute_metrics=compute_metrics,
         compute_loss_func=compute_loss,  # for training only; eval_loss is mT5's own
     )
-    # In the evaluation, generate() writes defaults into model.generation_config, such as
-    # max_length=20, which contradicts max_new_tokens=30. Step 10 saves this copy in its place.
+    # In the evaluation, the Trainer writes defaults into model.generation_config, such as
+    # max_length=20. generate() ignores it, as max_new_tokens is set, but it would be saved with the
+    # model. So step 10 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=resume_from)
 
