@@ -260,7 +260,8 @@ def telling_error(error):
     """
     while error.__cause__:
         tells = isinstance(error, (OSError, HTTPError))
-        # This OSError of huggingface_hub says nothing of its cause. Those derived from it do.
+        # LocalEntryNotFoundError says nothing of its cause. Not isinstance(): an error that is
+        # derived from it, IncompleteSnapshotError, says what is missing.
         if tells and type(error) is not LocalEntryNotFoundError:
             break
         error = error.__cause__
@@ -577,7 +578,7 @@ def check_resumable(folder):
     This is done before any of them is used.
     """
     remedy = f"delete {folder} and use --resume again"
-    # Accelerate would unpickle such files, and our scripts write none.
+    # Our scripts write no such files, and Accelerate would end with a traceback.
     custom = sorted(folder.glob("custom_checkpoint_*"))
     if custom:
         fail(f"no script here wrote {custom[0]}; delete it and use --resume again")
@@ -1447,7 +1448,12 @@ def continue_batch(examples, tokenizer, model, args):
         padding=True,
         return_tensors="pt",
     ).to(model.device)
-    generated_tokens = model.generate(**inputs, max_new_tokens=args.max_target_length)
+    # Not **inputs: some tokenizers also return token_type_ids, which would change the summaries.
+    generated_tokens = model.generate(
+        inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=args.max_target_length,
+    )
     summaries = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
     return tokenizer.batch_decode(summaries, skip_special_tokens=True)
 

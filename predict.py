@@ -14,11 +14,14 @@ transformers 5. In its place:
     python predict.py --split validation                 # a table of ROUGE scores
     python predict.py --model results/sample-accelerate  # the model of train_accelerate.py
     python predict.py --preset amazon                    # after train_trainer.py --preset amazon
+    python predict.py --model huggingface-course/mt5-small-finetuned-amazon-en-es "I loved it, too."
+
+The last command needs the Hub: it loads the chapter's own model. We could not try it.
 
 Reads   --model: a folder that a training script wrote, or a Hub id. By default it is the model of
         train_trainer.py, which has to be run first.
-        --data: the folder with the splits. By default it is the data that the model was trained on
-        or, for a model of the Hub, data/prepared/<preset>/.
+        --data: the folder with the splits, for --examples and --split. By default it is the one
+        that a training script noted beside the model or, without a note, data/prepared/<preset>/.
 Writes  summaries to the screen or, with --output, to a .csv or .jsonl file: the reviews with all
         their columns and one more, "summary". With --split it prints a table of scores.
 Takes   a few seconds for one review, and half a minute for a split of the sample, on two CPU cores.
@@ -52,7 +55,7 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 PRESETS = {
     "sample": {  # a tiny mT5 on a CPU
         "model": "results/sample-trainer",
-        "data": None,  # the data that the model was trained on; read_rows() finds out which
+        "data": None,  # the data that the model was trained on; parse_args() finds out which
         "max_input_length": 512,  # tokens of a review; the rest is cut
         "max_target_length": 30,  # tokens of a summary, at most
         "batch_size": 32,
@@ -86,7 +89,8 @@ def summarize_batch(examples, tokenizer, model, args):
     common.set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens.
-    # torch.no_grad() is not needed, as generate() computes no gradients.
+    # The chapter's model.eval() and torch.no_grad() are not needed: from_pretrained() switches
+    # dropout off, and generate() computes no gradients.
     generated_tokens = model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
@@ -138,9 +142,9 @@ def batches_by_length(reviews, batch_size):
 
 def summarize(dataset, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
-    reviews = list(dataset["review_body"])  # a list, as datasets reads columns lazily today
-    summaries = [""] * len(reviews)
-    batches = batches_by_length(reviews, args.batch_size)
+    texts = list(dataset["review_body"])  # Today: columns are read lazily, so list() reads it once
+    summaries = [""] * len(texts)
+    batches = batches_by_length(texts, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
     for positions in tqdm(batches, "Summarize", disable=None, leave=False):
         examples = dataset[positions]  # a dictionary of lists
@@ -163,8 +167,6 @@ def read_rows(args):
         return [{"review_body": text} for text in texts]
     if args.input:
         return common.read_input(args.input, args.text_column)
-    if args.data is None:
-        args.data = common.find_data_of_model(args)
     books_dataset = common.load_prepared(args)
     # Examples come from the test split. Your own data may not have one.
     split = args.split or ("test" if "test" in books_dataset else "validation")
@@ -198,24 +200,24 @@ def parse_args():
     parser = common.argument_parser(__doc__)  # adds --data
     # This adds --model, the maximal lengths, --num-beams, --batch-size, --bf16 and --rouge.
     common.add_generation_arguments(parser)
-    reviews = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize
-    reviews.add_argument(
+    source = parser.add_mutually_exclusive_group()  # one of these says which reviews to summarize
+    source.add_argument(
         "text",
         nargs="*",
         default=[],  # without it, argparse does not allow a positional argument in a group
         help="reviews to summarize; - reads one from standard input",
     )
-    reviews.add_argument(
+    source.add_argument(
         "--examples",
         type=int,
         nargs="+",
         help="rows of the test split, or of validation if there is no test, counted from 0",
     )
-    reviews.add_argument(
+    source.add_argument(
         "--input",
         help="file of reviews: CSV, TSV, JSON, JSONL, Parquet, or TXT with one review per line",
     )
-    reviews.add_argument("--split", choices=["validation", "test"], help="split to score")
+    source.add_argument("--split", choices=["validation", "test"], help="split to score")
     parser.add_argument(
         "--text-column", default="review_body", help="column of --input with reviews (review_body)"
     )
@@ -232,6 +234,8 @@ def parse_args():
     # Without this check, a missing folder results/... would be looked up on the Hub.
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
+    if args.data is None:
+        args.data = common.find_data_of_model(args)
     return args
 
 
@@ -239,8 +243,8 @@ def main():
     args = parse_args()
 
     # 1. The reviews. They are read before the model, so that a mistake in a file shows at once.
-    # rows are dictionaries with all columns, for --output. reviews is a Dataset with those that are
-    # needed here: review_body, review_title, which may be None, and language.
+    # rows: dictionaries with all columns, for --output. reviews: a Dataset with three columns only,
+    # review_body, review_title, which may be None, and language.
     rows = read_rows(args)
     reviews = common.to_reviews(args, rows)  # heeds --text-column and --language
 
