@@ -35,7 +35,6 @@ NOT_RUN = {
     "python predict.py --preset amazon": "needs the model of the line before",
     "python predict.py --model huggingface-course": "needs the Hub",
     "torchrun": "needs the Hub and four GPUs",
-    "accelerate launch": "needs the Hub and two GPUs",
 }
 REVIEW = "The story was so boring that I gave up after three chapters."  # README's own
 # These are not from the sample. A title of them should have one of the beginnings of words.
