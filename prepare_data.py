@@ -20,7 +20,7 @@ Reads   --dataset: by default data/sample/; a Hub data set, or a file or folder 
 Writes  --data, by default data/prepared/<preset>/:
             a DatasetDict for datasets.load_from_disk()
             title_lengths.png
-            arguments.json, the flags
+            arguments.json, the flags, from which other scripts see that the folder is ours
             tiny-mt5/, an untrained model; only with --model tiny, the default for the sample
 Takes   about 15 seconds for the sample, which then has 6,866 rows to train on, 496 to validate on
         and 491 to test on.
@@ -172,7 +172,7 @@ def main():
     # 9. See how SentencePiece cuts a text: "▁" is the start of a word, "</s>" the end of the text.
     # The tiny model of step 8 has few tokens, so that many words are cut. All reviews are tokenized
     # in the training scripts, by preprocess_function().
-    checkpoint = common.tiny_checkpoint(args) if args.model == "tiny" else args.model
+    checkpoint = Path(args.data, "tiny-mt5") if args.model == "tiny" else args.model
     with common.explain_checkpoint_errors(checkpoint):
         # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)

@@ -20,7 +20,8 @@ Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Thi
         training split. We have not run --preset amazon: our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
-chapter:" what we do in another way, and "Not in the chapter:" what we add.
+chapter:" what we do in another way, and "Not in the chapter:" what we add. Read main() first: the
+functions above it are its steps.
 """
 
 import sys
@@ -243,19 +244,6 @@ def push_to_hub(args, commit_message):
     )
 
 
-def save_model(args, model, tokenizer, progress, rouge, validation):
-    """Save the model, its tokenizer, scores, log and card in --output-dir."""
-    # The new files replace those of the same names when all are written. The chapter's
-    # wait_for_everyone() and save_function are not needed, as only the first process is here.
-    with common.new_files(args.output_dir) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
-        # results.json the scores by language, with intervals, beside those of lead-3.
-        log_history, summaries = progress["log_history"], progress["best_summaries"]
-        common.save_results(folder, args, log_history, rouge, validation, summaries, finished=False)
-
-
 def save_checkpoint(accelerator, output_dir, progress):
     """Save the state of the training, from which --resume goes on."""
     unfinished = Path(output_dir, "checkpoint-unfinished")
@@ -303,9 +291,8 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. On two
-    # processes a prepared schedule moves by 2 in each step, and an epoch has half as many steps. So
-    # the total is counted before prepare(), when len() gives the batches of all processes.
+    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. The steps
+    # are counted before prepare(), as a prepared schedule moves by one per process in each step.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -317,17 +304,19 @@ def main():
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric
+    # 7. The metric, and what it is computed on
     rouge = common.Rouge(args.rouge)
+    validation = books["validation"]
 
     # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
     # return the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
     resume_from = common.start_or_resume(args, len(books["train"]))
-    # The first process keeps this up to date. The log has one entry per epoch.
+    # The first process keeps this up to date.
     progress = {"log_history": [], "best_rougeL": -1.0, "best_summaries": []}
     if resume_from:
         accelerator.load_state(resume_from)  # into what prepare() has returned
         progress = common.read_json(resume_from / "progress.json")
+    log_history = progress["log_history"]  # one entry per epoch
 
     # 9. Create the repository on the Hub. If the access token is wrong, the script ends now.
     if args.push_to_hub and accelerator.is_main_process:
@@ -337,8 +326,7 @@ def main():
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    first_epoch = len(progress["log_history"])
-    for epoch in range(first_epoch, args.epochs):
+    for epoch in range(len(log_history), args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
@@ -361,27 +349,32 @@ def main():
         common.check_losses([epoch_loss, eval_loss])  # ends the script if one is infinite or nan
         if accelerator.is_main_process:
             # (3) Compute ROUGE, and print a validation review whose title is not in train
-            result = compute_metrics(rouge, summaries, books["validation"])
+            result = compute_metrics(rouge, summaries, validation)
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
             scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # as in the Trainer's log
             entry = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **scores}
-            progress["log_history"].append(entry)
+            log_history.append(entry)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
                 progress["best_summaries"] = summaries
                 # The last upload may still read the files that are replaced now.
                 common.wait_for_upload(args, upload)
-                best_model = accelerator.unwrap_model(model)
-                save_model(args, best_model, tokenizer, progress, rouge, books["validation"])
+                with common.new_files(args.output_dir) as folder:  # replace the old ones together
+                    accelerator.unwrap_model(model).save_pretrained(folder)
+                    tokenizer.save_pretrained(folder)
+                    # Not in the chapter: scores by language beside lead-3, log, picture and card
+                    common.save_results(
+                        folder, args, log_history, rouge, validation, summaries, finished=False
+                    )
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)  # not in the chapter: for --resume
 
     # 11. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
-        finish_run(args, progress, rouge, books["validation"], upload)
+        finish_run(args, progress, rouge, validation, upload)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Thi
         training split. We have not run --preset amazon: our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
-chapter:" what we do in another way, and "Not in the chapter:" what we add.
+chapter:" what we do in another way, and "Not in the chapter:" what we add. Read main() first: the
+functions above it are its steps.
 """
 
 import copy
