@@ -56,7 +56,7 @@ def three_sentence_summary(text, language):
     return "\n".join(common.sent_tokenize(text, language)[:3])
 
 
-def score_baseline(example, scorer):
+def score_review(example, scorer):
     """Return the scores of lead-3 for one review, with recall, precision and F1."""
     summary = three_sentence_summary(example["review_body"], example["language"])
     # Differs from the chapter: the sentences of the title are on lines too, for ROUGE-Lsum, as the
@@ -74,7 +74,7 @@ def evaluate_baseline(dataset, metric):
     scorers = {language: metric.scorer(language) for language in dataset.unique("language")}
     rows = []
     for example in dataset:
-        scores = score_baseline(example, scorers[example["language"]])
+        scores = score_review(example, scorers[example["language"]])
         rows.append({name: 100 * score.fmeasure for name, score in scores.items()})
     return pd.DataFrame(rows)
 
@@ -127,15 +127,15 @@ def main():
     swapped_f1 = {name: round(score.fmeasure, 4) for name, score in scores.items()}
     print("two lines in another order, F1:", swapped_f1)
 
-    # 4. Differs from the chapter: the package drops letters outside a-z, so that "años" becomes "a"
-    # and "os". It has no Spanish stems, so that "aburrida" does not match "aburrido". We give it a
-    # tokenizer for each language, with all letters and the stems of nltk's SnowballStemmer.
+    # 4. ROUGE for Spanish. Differs from the chapter: the package drops letters outside a-z, and
+    # takes "años" for "a os". It has no Spanish stems: "aburrida" and "aburrido" differ. We give
+    # it a tokenizer for each language, with all letters and the stems of nltk's SnowballStemmer.
     tokenizer = common.WordTokenizer("es", use_stemmer=True)
     spanish_scorer = RougeScorer(["rouge1"], tokenizer=tokenizer)
     print()
     for target, prediction in (("años", "a os"), ("aburrida", "aburrido")):
-        package_f1 = package_scorer.score(target, prediction)["rouge1"].fmeasure
-        spanish_f1 = spanish_scorer.score(target, prediction)["rouge1"].fmeasure
+        package_f1 = package_scorer.score(target=target, prediction=prediction)["rouge1"].fmeasure
+        spanish_f1 = spanish_scorer.score(target=target, prediction=prediction)["rouge1"].fmeasure
         print(f"{target} and {prediction}: rouge1 {package_f1} by the package, {spanish_f1} here")
 
     # 5. Lead-3 of one review. Precision is low, as three sentences have more words than a title.
@@ -145,10 +145,10 @@ def main():
     summary = three_sentence_summary(example["review_body"], example["language"])
     # print_text() escapes characters that could, for instance, clear the screen.
     common.print_text(f"\ntitle  {example['review_title']}\nlead-3 {summary}")
-    print("rouge1:", score_baseline(example, rouge.scorer(example["language"]))["rouge1"])
+    print("rouge1:", score_review(example, rouge.scorer(example["language"]))["rouge1"])
 
     # 6. Lead-3 of the whole split: the scores that a model has to beat, with the same --rouge. The
-    # chapter takes stems for its Trainer and not for lead-3, so that it compares two metrics.
+    # chapter takes stems for its Trainer and not for lead-3. So its two scores are not comparable.
     f1_per_review = evaluate_baseline(dataset, rouge)
     print(f"\nlead-3 of {args.split}, F1 × 100:")
     print(f1_per_review.mean().round(2).to_dict())

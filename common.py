@@ -20,7 +20,7 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     downloads and uploads; all scripts but baseline.py
 
 A training script calls mainly, in this order, ``parse_args``, ``connect_processes``,
-``load_prepared``, ``adapt_and_check``, ``start_or_resume`` and ``save_results``. Two things have
+``load_prepared``, ``adapt_model``, ``start_or_resume`` and ``save_results``. Two things have
 the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
 folder checkpoint-N of --output-dir. Lead-3 is the baseline: the first three sentences of a review.
 """
@@ -229,13 +229,16 @@ def print_error(message):
 
 
 def fail(message):
-    """End the process with one line on standard error and exit code 2."""
+    """End the process with one line on standard error and exit code 2.
+
+    ``explain_errors`` does not catch this, as a SystemExit is no ``Exception``.
+    """
     print_error(message)
     sys.exit(2)
 
 
 # What a bad file, download or value raises in the libraries.
-EXPLAINED = (
+LIBRARY_ERRORS = (
     OSError, ValueError, LookupError, RuntimeError, EOFError,
     DatasetsError, HTTPError, SafetensorError, UnpicklingError, zlib.error,
 )  # fmt: skip
@@ -269,7 +272,7 @@ def telling_error(error):
 
 
 @contextmanager
-def explain_errors(what, remedy, errors=EXPLAINED):
+def explain_errors(what, remedy, errors=LIBRARY_ERRORS):
     """Turn one of the ``errors`` in the block into one line: what failed, the reason, the remedy.
 
     Keep such a block small: a bug in it would look like a fault of the user's. The blocks around
@@ -1233,28 +1236,32 @@ def explain_checkpoint_errors(model):
         yield
 
 
-def adapt_and_check(args, tokenizer, model, loading_info, rows=None):
-    """Set, in place, what a model needs after loading; end the run if it cannot be used.
+def adapt_model(tokenizer, model):
+    """Set, in place, what mT5 and the other families of models need after loading.
 
-    It cannot be used if weights are missing, if it cannot write a summary, or if the tokenizer is
-    not its own or, given the ``rows`` to train on, one for other languages. ``num_beams`` has to be
-    set before, as ``adapt_other_families`` depends on it.
+    ``num_beams`` has to be set before, as ``adapt_other_families`` depends on it.
     """
     correct_tied_flag(model)  # of mT5
     model.generation_config.max_length = None  # max_new_tokens, which the scripts set, replaces it
     adapt_other_families(tokenizer, model)
+
+
+def check_checkpoint(args, tokenizer, model, loading_info):
+    """End the run if a weight is missing, or if the model cannot write a summary.
+
+    It also ends if the tokenizer does not fit the model. ``adapt_model`` has to be called before.
+    """
     check_weights(args, model, loading_info)
     check_tokenizer(args, tokenizer, model)
     check_lengths(args, model)
     try_checkpoint(args, tokenizer, model)
-    if rows is not None:
-        check_languages(args, tokenizer, rows)
 
 
 def tokens_of_pretraining(tokenizer, model):
     """Return the ids of <extra_id_0> and the like, which mT5 must not write, or None.
 
     They mark the gaps in mT5's pre-training, and after a short training it may still write them.
+    The scripts put these ids into suppress_tokens.
     The head of some models has more rows than the tokenizer has tokens. Their ids are returned too.
     """
     size = len(model.get_output_embeddings().weight)
@@ -1409,24 +1416,25 @@ def set_language_codes(rows, languages, tokenizer):
             row[0] = number
 
 
-def mark_languages(tokenized_datasets, books, tokenizer):
-    """Return tokenized reviews and titles of ``books`` with the languages that mBART-50 wants.
+def tokenize_for_other_models(books, tokenizer, model, args):
+    """Do what tokenize() of the training scripts does, for a model that is not an mT5.
 
-    For other models nothing changes.
+    T5 wants a prefix, and mBART-50 the language of each text.
     """
-    if not hasattr(tokenizer, "lang_code_to_id"):
-        return tokenized_datasets
+    prefix = task_prefix(model)
+    max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
-    def set_codes(examples):
-        set_language_codes(examples["input_ids"], examples["language"], tokenizer)
-        set_language_codes(examples["labels"], examples["language"], tokenizer)
-        return examples
+    def preprocess_function(examples):
+        reviews = [prefix + review for review in examples["review_body"]]
+        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
+        model_inputs["labels"] = labels["input_ids"]
+        set_language_codes(model_inputs["input_ids"], examples["language"], tokenizer)
+        set_language_codes(model_inputs["labels"], examples["language"], tokenizer)
+        return model_inputs
 
-    marked = datasets.DatasetDict()
-    for split, rows in tokenized_datasets.items():
-        rows = rows.add_column("language", list(books[split]["language"]))
-        marked[split] = rows.map(set_codes, batched=True, remove_columns="language")
-    return marked
+    columns = books["train"].column_names
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
 def is_decoder_only(checkpoint):
@@ -1435,27 +1443,33 @@ def is_decoder_only(checkpoint):
     return not config.is_encoder_decoder
 
 
-def continue_batch(examples, tokenizer, model, args):
-    """Do what summarize_batch() of predict.py does, with GPT-2, which can only continue a text.
+def summarize_batch_of_other_models(examples, tokenizer, model, args):
+    """Do what summarize_batch() of predict.py does, with a model that is not an mT5.
 
+    T5 wants a prefix, and mBART-50 the language of each text. GPT-2 can only continue a text:
     "TL;DR" at the end of a review asks for its summary, as the chapter's table of models says.
     """
+    has_encoder = model.config.is_encoder_decoder  # GPT-2 has none
+    prefix = task_prefix(model)
+    reviews = [prefix + review for review in examples["review_body"]]
     inputs = tokenizer(
-        examples["review_body"],
-        ["\nTL;DR:"] * len(examples["review_body"]),
+        reviews,
+        None if has_encoder else ["\nTL;DR:"] * len(reviews),
         max_length=args.max_input_length,
         truncation="only_first",  # a review that is too long is cut, and not the question
         padding=True,
         return_tensors="pt",
-    ).to(model.device)
-    # Not **inputs: some tokenizers also return token_type_ids, which would change the summaries.
+    )
+    set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
+    inputs = inputs.to(model.device)
     generated_tokens = model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         max_new_tokens=args.max_target_length,
     )
-    summaries = generated_tokens[:, inputs["input_ids"].shape[1] :]  # the input comes first
-    return tokenizer.batch_decode(summaries, skip_special_tokens=True)
+    if not has_encoder:  # the input comes first
+        generated_tokens = generated_tokens[:, inputs["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(generated_tokens, skip_special_tokens=True)
 
 
 # ---- Words, sentences and ROUGE ------------------------------------------------------------------
@@ -1469,7 +1483,10 @@ CHARACTER = regex.compile(r"[\p{L}\p{N}]\p{M}*")
 
 
 def count_words(text, language):
-    """Return the number of words in ``text``; in languages without spaces, of characters."""
+    """Return the number of words in ``text``, as the chapter's filter of titles counts them.
+
+    In languages without spaces, characters are counted.
+    """
     return len(CHARACTER.findall(text) if language in NO_SPACES else text.split())
 
 
@@ -1607,8 +1624,8 @@ def score_beside_lead_3(metric, rows, summaries=None):
     The systems are "lead-3" and, with summaries, "model" and "difference", which is paired row by
     row.
     """
-    lead_3 = sentence_lines(rows["review_body"], rows["language"], first=3)
-    lead_3 = score_rows(metric, lead_3, rows)
+    first_sentences = sentence_lines(rows["review_body"], rows["language"], first=3)
+    lead_3 = score_rows(metric, first_sentences, rows)
     systems = {"lead-3": lead_3}
     if summaries is not None:
         model = score_rows(metric, summaries, rows)

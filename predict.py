@@ -76,17 +76,13 @@ def summarize_batch(examples, tokenizer, model, args):
     """Return summaries of a batch of reviews. ``examples`` is a dictionary of lists."""
     # 1. The reviews become tokens, as in preprocess_function() of the training scripts. They are
     # also padded to one length and become tensors, as there is no data collator.
-    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
-    reviews = [prefix + review for review in examples["review_body"]]
     inputs = tokenizer(
-        reviews,
+        examples["review_body"],
         max_length=args.max_input_length,
         truncation=True,
         padding=True,
         return_tensors="pt",
     )
-    # For mBART-50, put the language before each text. For other models, nothing changes.
-    common.set_language_codes(inputs["input_ids"], examples["language"], tokenizer)
     inputs = inputs.to(model.device)
     # 2. The model generates tokens, one after another, up to its end token or max_new_tokens.
     # The chapter's model.eval() and torch.no_grad() are not needed: from_pretrained() switches
@@ -120,9 +116,9 @@ def load_model(args):
     settings.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         settings.num_beams = args.num_beams
-    # End the script if weights are missing, or if the tokenizer is one for another model. This also
-    # sets what other models than mT5 need.
-    common.adapt_and_check(args, tokenizer, model, loading_info)
+    common.adapt_model(tokenizer, model)  # what models other than mT5 need
+    # End the script if weights are missing, or if the tokenizer is one for another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     return tokenizer, model
@@ -148,10 +144,12 @@ def summarize(dataset, tokenizer, model, args):
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
     for positions in tqdm(batches, "Summarize", disable=None, leave=False):
         examples = dataset[positions]  # a dictionary of lists
-        if model.config.is_encoder_decoder:
+        if model.config.model_type == "mt5":
             batch_summaries = summarize_batch(examples, tokenizer, model, args)
-        else:  # GPT-2 can only continue a text
-            batch_summaries = common.continue_batch(examples, tokenizer, model, args)
+        else:  # T5 wants a prefix, mBART-50 a language, and GPT-2 can only continue a text
+            batch_summaries = common.summarize_batch_of_other_models(
+                examples, tokenizer, model, args
+            )
         for position, summary in zip(positions, batch_summaries, strict=True):
             summaries[position] = summary.strip()
     return summaries

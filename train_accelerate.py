@@ -82,8 +82,8 @@ def parse_args():
     return args
 
 
-def load_model(args, rows):
-    """Return the tokenizer and the model of --model, which is checked on the ``rows``."""
+def load_model(args):
+    """Return the tokenizer and the model of --model."""
     # Today: the weights keep the dtype of the files, unless dtype is given. 16-bit weights train
     # badly, so they are loaded as float32. (With --bf16, only the computations are in bfloat16.)
     # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
@@ -100,23 +100,23 @@ def load_model(args, rows):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
-    # the model or the rows. This also sets what other models than mT5 need. For mT5, it sets
-    # config.tie_word_embeddings to False: with True, as transformers has it, a later resize of the
-    # saved model would overwrite its head.
-    common.adapt_and_check(args, tokenizer, model, loading_info, rows)
+    # Not in the chapter: for mT5, this call mainly sets tie_word_embeddings to False in its config.
+    # Otherwise, if the saved model is resized later, transformers overwrites its output layer.
+    common.adapt_model(tokenizer, model)
+    # End the script if weights are missing, or if the tokenizer is one for another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, model, args):
+def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
     # Two numbers instead of args, as map() makes a hash of all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
-    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
 
     def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        model_inputs = tokenizer(
+            examples["review_body"], max_length=max_input_length, truncation=True
+        )
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -124,9 +124,7 @@ def tokenize(books, tokenizer, model, args):
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
-    # For mBART-50, ids begin with that of the language. For other models, nothing changes here.
-    return common.mark_languages(tokenized_datasets, books, tokenizer)
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
 def postprocess_text(texts, languages):
@@ -232,6 +230,29 @@ def evaluate(accelerator, model, eval_dataloader, tokenizer):
     return summaries, eval_loss.item()
 
 
+# The next five functions log, save and upload. Skip them at the first reading.
+
+
+def add_to_log(progress, epoch, loss, eval_loss, result):
+    """Add the losses and scores of an ``epoch`` to the log in ``progress``."""
+    scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # the names of the Trainer's log
+    entry = {"epoch": epoch, "loss": loss, "eval_loss": eval_loss, **scores}
+    progress["log_history"].append(entry)
+
+
+def save_model(args, model, tokenizer, progress, rouge, validation):
+    """Save the model, its tokenizer, scores, log and card in --output-dir."""
+    # The new files replace those of the same names when all are written. The chapter's
+    # wait_for_everyone() and save_function are not needed, as only the first process is here.
+    with common.new_files(args.output_dir) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
+        # results.json the scores by language, with intervals, beside those of lead-3.
+        log_history, summaries = progress["log_history"], progress["best_summaries"]
+        common.save_results(folder, args, log_history, rouge, validation, summaries, finished=False)
+
+
 def push_to_hub(args, commit_message):
     """Start to upload --output-dir in the background; return a future, which knows when it ends."""
     # Today: upload_folder() takes the place of Repository.
@@ -275,19 +296,31 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args, books["train"])
+    tokenizer, model = load_model(args)
+    # End the script if the tokenizer is for other languages, and knows hardly a letter of the rows.
+    common.check_languages(args, tokenizer, books["train"])
 
-    # 3. Tokenize the reviews and their titles
-    tokenized_datasets = tokenize(books, tokenizer, model, args)
+    # 3. Not in the chapter: check --output-dir, and print what will be trained. With --resume, this
+    # returns the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
+    resume_from = common.start_or_resume(args, len(books["train"]))
+    if args.push_to_hub and accelerator.is_main_process:
+        with common.explain_hub_errors(args):  # a wrong access token fails now
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 4. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
+    # 4. Tokenize the reviews and their titles
+    if model.config.model_type == "mt5":
+        tokenized_datasets = tokenize(books, tokenizer, args)
+    else:  # T5, for example, wants a prefix before each review
+        tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
+
+    # 5. The dataloaders. The collator returns tensors, so set_format("torch") is not needed.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     generator = torch.Generator()  # draws the order of the rows
     train_dataloader, eval_dataloader = get_dataloaders(
         tokenized_datasets, data_collator, args.batch_size, generator
     )
 
-    # 5. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
+    # 6. The optimizer and the schedule. Not in the chapter: "fused" updates the weights faster.
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
@@ -298,35 +331,27 @@ def main():
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
     )
 
-    # 6. Prepare everything: the model moves to the device, and each process gets a part of the
+    # 7. Prepare everything: the model moves to the device, and each process gets a part of the
     # batches. On several processes the model is wrapped, so that their gradients are averaged.
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
-    # 7. The metric, and what it is computed on
+    # 8. The metric, and what it is computed on
     rouge = common.Rouge(args.rouge)
     validation = books["validation"]
 
-    # 8. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
-    # return the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
-    resume_from = common.start_or_resume(args, len(books["train"]))
-    # The first process keeps this up to date.
+    # 9. Not in the chapter: how far the training is. Each checkpoint has this in progress.json.
     progress = {"log_history": [], "best_rougeL": -1.0, "best_summaries": []}
     if resume_from:
         accelerator.load_state(resume_from)  # into what prepare() has returned
         progress = common.read_json(resume_from / "progress.json")
-    log_history = progress["log_history"]  # one entry per epoch
-
-    # 9. Create the repository on the Hub. If the access token is wrong, the script ends now.
-    if args.push_to_hub and accelerator.is_main_process:
-        with common.explain_hub_errors(args):
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    for epoch in range(len(log_history), args.epochs):
+    first_epoch = len(progress["log_history"])  # which has one entry per epoch
+    for epoch in range(first_epoch, args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)
         model.train()
@@ -352,22 +377,15 @@ def main():
             result = compute_metrics(rouge, summaries, validation)
             print(f"{epoch_name}: loss {epoch_loss:.3f} eval_loss {eval_loss:.3f}", result)
             common.print_unseen_examples(books, summaries, number=1)
-            scores = {f"eval_{name}": f1 for name, f1 in result.items()}  # as in the Trainer's log
-            entry = {"epoch": epoch + 1, "loss": epoch_loss, "eval_loss": eval_loss, **scores}
-            log_history.append(entry)
+            add_to_log(progress, epoch + 1, epoch_loss, eval_loss, result)
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
                 progress["best_summaries"] = summaries
                 # The last upload may still read the files that are replaced now.
                 common.wait_for_upload(args, upload)
-                with common.new_files(args.output_dir) as folder:  # replace the old ones together
-                    accelerator.unwrap_model(model).save_pretrained(folder)
-                    tokenizer.save_pretrained(folder)
-                    # Not in the chapter: scores by language beside lead-3, log, picture and card
-                    common.save_results(
-                        folder, args, log_history, rouge, validation, summaries, finished=False
-                    )
+                best_model = accelerator.unwrap_model(model)
+                save_model(args, best_model, tokenizer, progress, rouge, validation)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)  # not in the chapter: for --resume

@@ -85,8 +85,8 @@ def parse_args():
     return args
 
 
-def load_model(args, rows):
-    """Return the tokenizer and the model of --model, which is checked on the ``rows``."""
+def load_model(args):
+    """Return the tokenizer and the model of --model."""
     # Today: the weights keep the dtype of the files, unless dtype is given. 16-bit weights train
     # badly, so they are loaded as float32. (With --bf16, only the computations are in bfloat16.)
     # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
@@ -103,23 +103,23 @@ def load_model(args, rows):
     generation_config.suppress_tokens = common.tokens_of_pretraining(tokenizer, model)
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
-    # Not in the chapter: end the script if weights are missing, or if the tokenizer does not fit
-    # the model or the rows. This also sets what other models than mT5 need. For mT5, it sets
-    # config.tie_word_embeddings to False: with True, as transformers has it, a later resize of the
-    # saved model would overwrite its head.
-    common.adapt_and_check(args, tokenizer, model, loading_info, rows)
+    # Not in the chapter: for mT5, this call mainly sets tie_word_embeddings to False in its config.
+    # Otherwise, if the saved model is resized later, transformers overwrites its output layer.
+    common.adapt_model(tokenizer, model)
+    # End the script if weights are missing, or if the tokenizer is one for another model.
+    common.check_checkpoint(args, tokenizer, model, loading_info)
     return tokenizer, model
 
 
-def tokenize(books, tokenizer, model, args):
+def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
     # Two numbers instead of args, as map() makes a hash of all that preprocess_function() uses
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
-    prefix = common.task_prefix(model)  # "summarize: " for T5, and nothing for mT5
 
     def preprocess_function(examples):
-        reviews = [prefix + review for review in examples["review_body"]]
-        model_inputs = tokenizer(reviews, max_length=max_input_length, truncation=True)
+        model_inputs = tokenizer(
+            examples["review_body"], max_length=max_input_length, truncation=True
+        )
         # Titles are tokenized in a second call, because they have another max_length.
         labels = tokenizer(examples["review_title"], max_length=max_target_length, truncation=True)
         model_inputs["labels"] = labels["input_ids"]
@@ -127,9 +127,7 @@ def tokenize(books, tokenizer, model, args):
 
     # The texts are not needed any more, and the collator could not pad them.
     columns = books["train"].column_names
-    tokenized_datasets = books.map(preprocess_function, batched=True, remove_columns=columns)
-    # For mBART-50, ids begin with that of the language. For other models, nothing changes here.
-    return common.mark_languages(tokenized_datasets, books, tokenizer)
+    return books.map(preprocess_function, batched=True, remove_columns=columns)
 
 
 def postprocess_text(texts, languages):
@@ -218,12 +216,25 @@ def main():
     books = common.load_prepared(args, ["train", "validation"])
 
     # 2. The tokenizer and the model
-    tokenizer, model = load_model(args, books["train"])
+    tokenizer, model = load_model(args)
+    # End the script if the tokenizer is for other languages, and knows hardly a letter of the rows.
+    common.check_languages(args, tokenizer, books["train"])
 
-    # 3. Tokenize the reviews and their titles
-    tokenized_datasets = tokenize(books, tokenizer, model, args)
+    # 3. Not in the chapter: check --output-dir, and print what will be trained. With --resume, this
+    # returns the newest folder checkpoint-<step>, from which the training goes on, otherwise None.
+    resume_from = common.start_or_resume(args, len(books["train"]))
+    if args.push_to_hub and state.is_main_process:
+        # Differs from the chapter: before the training, so that a wrong access token fails now.
+        with common.explain_hub_errors(args):
+            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
-    # 4. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
+    # 4. Tokenize the reviews and their titles
+    if model.config.model_type == "mt5":
+        tokenized_datasets = tokenize(books, tokenizer, args)
+    else:  # T5, for example, wants a prefix before each review
+        tokenized_datasets = common.tokenize_for_other_models(books, tokenizer, model, args)
+
+    # 5. The collator pads the rows of a batch to one length. It also makes decoder_input_ids, which
     # are the labels shifted right, so that the decoder sees only tokens before the one to predict.
     data_collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     batch = data_collator(list(tokenized_datasets["train"].take(2)))  # only to look at
@@ -232,7 +243,7 @@ def main():
     state.print("Their decoder_input_ids: the labels, shifted right by one token.")
     state.print(batch["decoder_input_ids"])
 
-    # 5. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
+    # 6. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
     # no letters but a-z, so that "está" becomes "est". common.Rouge takes the words and stems of
     # each language. --rouge rouge_score_stemmer computes as the chapter's use_stemmer=True.
     rouge = common.Rouge(args.rouge)
@@ -253,16 +264,8 @@ def main():
         )
         return {name: round(f1 * 100, 4) for name, f1 in result.items()}
 
-    # 6. The arguments of the Trainer, which the chapter calls args
+    # 7. The arguments of the Trainer, which the chapter calls args
     training_args = get_training_arguments(args)
-
-    # 7. Not in the chapter: check --output-dir, and print what will be trained. With --resume,
-    # return the newest folder checkpoint-<step>, from which the training goes on, otherwise None.
-    resume_from = common.start_or_resume(args, len(books["train"]))
-    if args.push_to_hub and state.is_main_process:
-        # Differs from the chapter: before the training, so that a wrong access token fails now.
-        with common.explain_hub_errors(args):
-            create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
     # 8. Train
     trainer = Seq2SeqTrainer(
@@ -276,8 +279,7 @@ def main():
         compute_loss_func=compute_loss,  # for training only; eval_loss is mT5's own
     )
     # In the evaluation, the Trainer writes defaults into model.generation_config, such as
-    # max_length=20. generate() ignores it, as max_new_tokens is set, but it would be saved with the
-    # model. So step 10 saves this copy.
+    # max_length=20. generate() ignores it, as max_new_tokens is set. Step 10 saves this copy.
     generation_config = copy.deepcopy(model.generation_config)
     trainer.train(resume_from_checkpoint=resume_from)
 
