@@ -10,7 +10,8 @@ summarization".
 
 The last command reads a file of your own, --dataset, and writes to the folder --data. The file has
 columns review_body and review_title, or others that --text-column and --title-column name.
---categories with nothing after it keeps all products.
+--categories with nothing after it keeps all products. --validation-share 0.1 takes a tenth of the
+rows for the validation split.
 
 The sample is synthetic reviews that come with the project. Scores that are measured on it will be
 too high, as most titles of validation and test are also in train.
@@ -20,8 +21,9 @@ Reads   --dataset: by default data/sample/; a Hub data set, or a file or folder 
 Writes  --data, by default data/prepared/<preset>/:
             a DatasetDict for datasets.load_from_disk()
             title_lengths.png
-            arguments.json, the flags, from which other scripts see that the folder is ours
-            tiny-mt5/, an untrained model; only with --model tiny, the default for the sample
+            arguments.json, the flags, which also mark the folder as made by this script
+            tiny-mt5/, an untrained model, so that the sample needs no download; with --model tiny,
+            the default
 Takes   about 15 seconds for the sample, which then has 6,866 rows to train on, 496 to validate on
         and 491 to test on.
 """
@@ -42,6 +44,7 @@ PRESETS = {
     # Differs from the chapter: its amazon_reviews_multi was withdrawn. This is a copy.
     "amazon": {"dataset": "buruzaemon/amazon_reviews_multi", "model": "google/mt5-small"},
 }
+BOOK_CATEGORIES = ["book", "digital_ebook_purchase"]
 MIN_TITLE_WORDS = 3
 
 
@@ -53,15 +56,15 @@ def parse_args():
     add("--languages", nargs="+", default=["en", "es"], help="languages to keep (en es)")
     add("--text-column", default="review_body", help="column with the review (review_body)")
     add("--title-column", default="review_title", help="column with its title (review_title)")
-    books = ["book", "digital_ebook_purchase"]
     categories_help = "product categories to keep (two of books, as the chapter); no name keeps all"
-    add("--categories", nargs="*", default=books, help=categories_help)
+    add("--categories", nargs="*", default=BOOK_CATEGORIES, help=categories_help)
     share_help = "share of train that becomes the validation split, if the data has none (0)"
     add("--validation-share", type=float, default=0.0, help=share_help)
     add("--model", help="checkpoint whose tokenizer is shown; tiny also makes an untrained model")
     add("--seed", type=int, default=42, help="seed of the shuffles and of the tiny model (42)")
+    # find_tiny=False: the folder of the tiny model is made below, and does not exist yet.
     args = common.parse_args(parser, PRESETS, find_tiny=False)
-    args.languages = common.language_codes(args.languages)  # ends the script for "spanish"
+    args.languages = common.language_codes(args.languages)  # only codes, such as es, are accepted
     # The script ends here if it would replace the data of a preset, or files that it did not make.
     common.check_data_folder(args, PRESETS)
     return args
@@ -113,9 +116,9 @@ def main():
     args = parse_args()
 
     # 1. Load the reviews of each language and look at some of them
-    # Differs from the chapter: load_dataset("amazon_reviews_multi") fails, as it was withdrawn.
-    # load_reviews() reads a copy of it, or your own files. Unlike load_dataset(), it keeps a title
-    # "NA" as it is. Its columns are review_body, review_title, language and product_category.
+    # Differs from the chapter: load_dataset("amazon_reviews_multi") fails today. load_reviews()
+    # reads a copy, or your own files, and not by load_dataset(), which may take a title "NA" for a
+    # missing one. It returns texts: review_body, review_title, language and product_category.
     path = common.find_dataset(args.dataset)  # huggingface_hub.snapshot_download(), or a local path
     corpus = {}  # {language: a DatasetDict}
     for language in args.languages:
@@ -136,7 +139,7 @@ def main():
     # 3. Put the languages together, split by split. Shuffle, so that batches mix both languages.
     books_dataset = DatasetDict()
     for split in ("train", "validation", "test"):  # load_reviews() returns no others
-        parts = [reviews[split] for reviews in books.values() if split in reviews]
+        parts = [dataset[split] for dataset in books.values() if split in dataset]
         if parts:  # files of your own may have fewer splits
             books_dataset[split] = concatenate_datasets(parts).shuffle(seed=args.seed)
     print("\n=== all languages ===")

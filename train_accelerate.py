@@ -2,7 +2,7 @@
 
 Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
 
-    accelerate launch train_accelerate.py                     # the sample: a tiny, random mT5
+    accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
     accelerate launch train_accelerate.py --push-to-hub NAME/REPO    # first: hf auth login
@@ -15,9 +15,10 @@ Writes  results/<preset>-accelerate/: the model of the best epoch (by ROUGE-L), 
         scores (results.json), log.csv, training.png, a model card (README.md) and the flags
         (arguments.json); checkpoint-<epoch>/ for --resume
 Takes   two to four minutes for the sample on two CPU cores
-Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. This is too high, as a
-        program made up the reviews, and most titles of the validation split are also in the
-        training split. We have not run --preset amazon: our machine cannot download from the Hub.
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Real reviews would score
+        lower: a program made up those of the sample, and most titles of its validation split are
+        also in its training split. The model of the sample starts from random weights. We have not
+        run --preset amazon, as our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
 chapter:" what we do in another way, and "Not in the chapter:" what we add. Read main() first: the
@@ -76,8 +77,8 @@ def parse_args():
     # training_parser() adds the flags of PRESETS, and --data, --max-train-samples, --seed,
     # --num-beams, --rouge, --resume, --push-to-hub and --hub-private. --help explains them.
     args = common.parse_args(common.training_parser(__doc__), PRESETS)
-    # Connect the processes of a launcher, as one of them may prepare the data while the others
-    # wait. This ends the script if they cannot be connected.
+    # Connect the processes of a launcher. Unlike Accelerator(), this ends the script if they do not
+    # know of each other, and lets them wait for hours while one of them prepares the data.
     common.connect_processes(args)
     return args
 
@@ -110,7 +111,7 @@ def load_model(args):
 
 def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Two numbers instead of args, as map() makes a hash of all that preprocess_function() uses
+    # Two numbers and not args, as map() makes a hash of all that preprocess_function() uses.
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
@@ -249,13 +250,13 @@ def save_model(args, model, tokenizer, progress, rouge, validation):
         tokenizer.save_pretrained(folder)
         # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
         # results.json the scores by language, with intervals, beside those of lead-3.
+        # finished=False is noted in arguments.json, so that --resume goes on.
         log_history, summaries = progress["log_history"], progress["best_summaries"]
         common.save_results(folder, args, log_history, rouge, validation, summaries, finished=False)
 
 
 def push_to_hub(args, commit_message):
     """Start to upload --output-dir in the background; return a future, which knows when it ends."""
-    # Today: upload_folder() takes the place of Repository.
     return upload_folder(
         repo_id=args.push_to_hub,
         folder_path=args.output_dir,
@@ -304,6 +305,7 @@ def main():
     # returns the newest folder checkpoint-<epoch>, from which the training goes on, otherwise None.
     resume_from = common.start_or_resume(args, len(books["train"]))
     if args.push_to_hub and accelerator.is_main_process:
+        # Today: create_repo() and upload_folder() take the place of Repository.
         with common.explain_hub_errors(args):  # a wrong access token fails now
             create_repo(args.push_to_hub, private=args.hub_private, exist_ok=True)
 
@@ -324,8 +326,9 @@ def main():
     optimizer = AdamW(
         model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, fused=True
     )
-    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. The steps
-    # are counted before prepare(), as a prepared schedule moves by one per process in each step.
+    # Differs from the chapter: the schedule is prepared too, and thus saved for --resume. On two
+    # processes, each step moves a prepared schedule by 2, and there are half as many steps. So the
+    # total is counted before prepare(), when len() gives the batches of all processes.
     num_training_steps = args.epochs * len(train_dataloader)
     lr_scheduler = get_scheduler(
         "linear", optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
@@ -350,7 +353,7 @@ def main():
     # 10. Train. (1) to (4) are the four steps of the chapter's section "Training loop".
     upload = None  # the upload that was started last
     no_bar = not sys.stderr.isatty()  # a progress bar would clutter a log file
-    first_epoch = len(progress["log_history"])  # which has one entry per epoch
+    first_epoch = len(progress["log_history"])  # one entry per finished epoch
     for epoch in range(first_epoch, args.epochs):
         # (1) Train. The seed gives all processes, and a resumed run, the same order of rows.
         generator.manual_seed(args.seed + epoch)

@@ -2,7 +2,7 @@
 
 Chapter section: "Fine-tuning mT5 with the Trainer API".
 
-    python train_trainer.py                     # the sample: a tiny mT5 with random weights
+    python train_trainer.py                     # the sample, with a tiny mT5
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
     python train_trainer.py --push-to-hub NAME/REPO    # first (today's login): hf auth login
@@ -14,9 +14,10 @@ Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (result
         training.png, a model card (README.md) and the flags (arguments.json); up to three folders
         checkpoint-<step>/ for --resume
 Takes   two to four minutes for the sample on two CPU cores
-Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. This is too high, as a
-        program made up the reviews, and most titles of the validation split are also in the
-        training split. We have not run --preset amazon: our machine cannot download from the Hub.
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Real reviews would score
+        lower: a program made up those of the sample, and most titles of its validation split are
+        also in its training split. The model of the sample starts from random weights. We have not
+        run --preset amazon, as our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
 chapter:" what we do in another way, and "Not in the chapter:" what we add. Read main() first: the
@@ -113,7 +114,7 @@ def load_model(args):
 
 def tokenize(books, tokenizer, args):
     """Return the ``DatasetDict`` with input_ids, attention_mask and labels instead of texts."""
-    # Two numbers instead of args, as map() makes a hash of all that preprocess_function() uses
+    # Two numbers and not args, as map() makes a hash of all that preprocess_function() uses.
     max_input_length, max_target_length = args.max_input_length, args.max_target_length
 
     def preprocess_function(examples):
