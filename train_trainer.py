@@ -14,14 +14,13 @@ Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (result
         training.png, a model card (README.md) and the flags (arguments.json); up to three folders
         checkpoint-<step>/ for --resume
 Takes   two to four minutes for the sample on two CPU cores
-Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Real reviews would score
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. With real reviews it is
         lower: a program made up those of the sample, and most titles of its validation split are
         also in its training split. The model of the sample starts from random weights. We have not
         run --preset amazon, as our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
-chapter:" what we do in another way, and "Not in the chapter:" what we add. Read main() first: the
-functions above it are its steps.
+chapter:" what we do in another way, and "Not in the chapter:" what we add.
 """
 
 import copy
