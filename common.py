@@ -124,7 +124,7 @@ def training_parser(description):
     add("--max-train-samples", type=int, help="train on so many rows only, for a quick trial")
     add("--seed", type=int, default=42, help="seed of the order of rows and of dropout (42)")
     add("--resume", action="store_true", help="go on from the newest checkpoint of --output-dir")
-    add("--push-to-hub", metavar="USER/NAME", help="Hub repository to upload the model to")
+    add("--push-to-hub", metavar="NAME/REPO", help="Hub repository to upload the model to")
     private_help = "only you see that repository, if it is new (as your settings on the Hub say)"
     add("--hub-private", action="store_true", default=None, help=private_help)
     return parser
@@ -1261,8 +1261,8 @@ def tokens_of_pretraining(tokenizer, model):
     """Return the ids of <extra_id_0> and the like, which mT5 must not write, or None.
 
     They mark the gaps in mT5's pre-training, and after a short training it may still write them.
-    The scripts put these ids into suppress_tokens.
-    The head of some models has more rows than the tokenizer has tokens. Their ids are returned too.
+    The scripts put these ids into suppress_tokens. The head of some models has more rows than the
+    tokenizer has tokens. The ids of the surplus rows are returned too.
     """
     size = len(model.get_output_embeddings().weight)
     tokens = tokenizer.convert_ids_to_tokens(range(size))
@@ -1273,8 +1273,8 @@ def tokens_of_pretraining(tokenizer, model):
 def correct_tied_flag(model):
     """Set config.tie_word_embeddings to whether the head has the same weights as the embeddings.
 
-    For mT5 transformers says True, although its head (lm_head) has weights of its own. If the saved
-    model said so too, a later resize_token_embeddings() would overwrite the head.
+    For mT5 transformers says True, although its head (lm_head) has weights of its own. Then
+    resize_token_embeddings() would overwrite the head with the embeddings.
     """
     head = model.get_output_embeddings().weight
     weights = [weight for _, weight in model.named_parameters(remove_duplicate=False)]
@@ -1332,7 +1332,7 @@ def check_lengths(args, model):
 def try_checkpoint(args, tokenizer, model):
     """Compute one loss and generate one token. If the model cannot do that, the run ends now."""
     with explain_checkpoint_errors(args.model), torch.no_grad():
-        settings = copy.deepcopy(model.generation_config)  # generate() writes defaults into it
+        settings = copy.deepcopy(model.generation_config)  # max_new_tokens is changed below
         settings.validate(strict=True)  # what is not valid could not be saved
         settings.max_new_tokens = 1
         ids = tokenizer("Good", max_length=args.max_target_length, truncation=True)["input_ids"]

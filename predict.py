@@ -20,7 +20,7 @@ The last command needs the Hub: it loads the chapter's own model. We could not t
 
 Reads   --model: a folder that a training script wrote, or a Hub id. By default it is the model of
         train_trainer.py, which has to be run first.
-        --data: the folder with the splits, for --examples and --split. By default it is the one
+        --data: the folder with the splits, for examples and for --split. By default it is the one
         that a training script noted beside the model or, without a note, data/prepared/<preset>/.
 Writes  summaries to the screen or, with --output, to a .csv or .jsonl file: the reviews with all
         their columns and one more, "summary". With --split it prints a table of scores.
@@ -55,7 +55,7 @@ import common  # what the scripts share: flags, files, errors, ROUGE, models oth
 PRESETS = {
     "sample": {  # a tiny mT5 on a CPU
         "model": "results/sample-trainer",
-        "data": None,  # the data that the model was trained on; parse_args() finds out which
+        "data": None,  # the data that the model was trained on; read_rows() finds out which
         "max_input_length": 512,  # tokens of a review; the rest is cut
         "max_target_length": 30,  # tokens of a summary, at most
         "batch_size": 32,
@@ -138,7 +138,7 @@ def batches_by_length(reviews, batch_size):
 
 def summarize(dataset, tokenizer, model, args):
     """Return a summary of each review. An empty review gets an empty summary."""
-    texts = list(dataset["review_body"])  # Today: columns are read lazily, so list() reads it once
+    texts = list(dataset["review_body"])  # a list, as a column is read lazily today
     summaries = [""] * len(texts)
     batches = batches_by_length(texts, args.batch_size)
     # leave=False: the bar disappears at its end. disable=None: a log file has no bar.
@@ -165,6 +165,8 @@ def read_rows(args):
         return [{"review_body": text} for text in texts]
     if args.input:
         return common.read_input(args.input, args.text_column)
+    if args.data is None:
+        args.data = common.find_data_of_model(args)
     books_dataset = common.load_prepared(args)
     # Examples come from the test split. Your own data may not have one.
     split = args.split or ("test" if "test" in books_dataset else "validation")
@@ -232,8 +234,6 @@ def parse_args():
     # Without this check, a missing folder results/... would be looked up on the Hub.
     if args.model == PRESETS[args.preset]["model"] and not Path(args.model).is_dir():
         common.fail(f"{args.model} holds no model; run train_trainer.py --preset {args.preset}")
-    if args.data is None:
-        args.data = common.find_data_of_model(args)
     return args
 
 

@@ -22,8 +22,8 @@ Writes  --data, by default data/prepared/<preset>/:
             a DatasetDict for datasets.load_from_disk()
             title_lengths.png
             arguments.json, the flags, which also mark the folder as made by this script
-            tiny-mt5/, an untrained model, so that the sample needs no download; with --model tiny,
-            the default
+            tiny-mt5/, an untrained model, so that the sample needs no download; only with
+            --model tiny, the default of --preset sample
 Takes   about 15 seconds for the sample, which then has 6,866 rows to train on, 496 to validate on
         and 491 to test on.
 """
@@ -106,8 +106,8 @@ def keep_books(language, reviews, args):
 
 def has_long_title(example):
     """Return whether the title has three words or more."""
-    # len(example["review_title"].split()), as in the chapter. In languages without spaces, such as
-    # Japanese, count_words() counts characters.
+    # This is len(example["review_title"].split()), as in the chapter. In languages without spaces,
+    # such as Japanese, count_words() counts characters.
     words = common.count_words(example["review_title"], example["language"])
     return words >= MIN_TITLE_WORDS
 
@@ -117,8 +117,8 @@ def main():
 
     # 1. Load the reviews of each language and look at some of them
     # Differs from the chapter: load_dataset("amazon_reviews_multi") fails today. load_reviews()
-    # reads a copy, or your own files, and not by load_dataset(), which may take a title "NA" for a
-    # missing one. It returns texts: review_body, review_title, language and product_category.
+    # reads a copy, or your own files, without load_dataset(), which may take a title "NA" for a
+    # missing one. Its columns are texts: review_body, review_title, language, product_category.
     path = common.find_dataset(args.dataset)  # huggingface_hub.snapshot_download(), or a local path
     corpus = {}  # {language: a DatasetDict}
     for language in args.languages:

@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with 🤗 Accelerate".
     accelerate launch train_accelerate.py                     # the sample, with a tiny mT5
     accelerate launch train_accelerate.py --preset amazon     # the chapter
     accelerate launch train_accelerate.py --resume            # go on after Ctrl-C or a crash
-    accelerate launch train_accelerate.py --push-to-hub NAME/REPO    # first: hf auth login
+    accelerate launch train_accelerate.py --push-to-hub NAME/REPO    # before it: hf auth login
     accelerate launch --multi_gpu --num_processes 2 train_accelerate.py    # 2 GPUs; never tested
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 train_accelerate.py    # 2 processes on CPU
 
@@ -15,10 +15,10 @@ Writes  results/<preset>-accelerate/: the model of the best epoch (by ROUGE-L), 
         scores (results.json), log.csv, training.png, a model card (README.md) and the flags
         (arguments.json); checkpoint-<epoch>/ for --resume
 Takes   two to four minutes for the sample on two CPU cores
-Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. With real reviews it is
-        lower: a program made up those of the sample, and most titles of its validation split are
-        also in its training split. The model of the sample starts from random weights. We have not
-        run --preset amazon, as our machine cannot download from the Hub.
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Expect less of real
+        reviews: a program made up those of the sample, most titles of its validation split are also
+        in its training split, and the validation split chooses the best model. We have not run
+        --preset amazon, as our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
 chapter:" what we do in another way, and "Not in the chapter:" what we add.
@@ -101,7 +101,7 @@ def load_model(args):
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
     # Not in the chapter: for mT5, this call mainly sets tie_word_embeddings to False in its config.
-    # Otherwise, if the saved model is resized later, transformers overwrites its output layer.
+    # With True, as transformers has it, resize_token_embeddings() would overwrite the output layer.
     common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)

@@ -5,7 +5,7 @@ Chapter section: "Fine-tuning mT5 with the Trainer API".
     python train_trainer.py                     # the sample, with a tiny mT5
     python train_trainer.py --preset amazon     # the chapter: google/mt5-small
     python train_trainer.py --resume            # go on after Ctrl-C or a crash
-    python train_trainer.py --push-to-hub NAME/REPO    # first (today's login): hf auth login
+    python train_trainer.py --push-to-hub NAME/REPO    # before it, log in: hf auth login
     torchrun --nproc_per_node 4 train_trainer.py --preset amazon    # 4 GPUs; never tested
 
 Reads   --model and data/prepared/<preset>/. If the data is missing, this script runs
@@ -14,10 +14,10 @@ Writes  results/<preset>-trainer/: the best model, its tokenizer, scores (result
         training.png, a model card (README.md) and the flags (arguments.json); up to three folders
         checkpoint-<step>/ for --resume
 Takes   two to four minutes for the sample on two CPU cores
-Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. With real reviews it is
-        lower: a program made up those of the sample, and most titles of its validation split are
-        also in its training split. The model of the sample starts from random weights. We have not
-        run --preset amazon, as our machine cannot download from the Hub.
+Expect  rouge1 of 64 to 69 for the sample, where the baseline lead-3 has 22. Expect less of real
+        reviews: a program made up those of the sample, most titles of its validation split are also
+        in its training split, and the validation split chooses the best model. We have not run
+        --preset amazon, as our machine cannot download from the Hub.
 
 In the comments, "Today:" marks what the libraries have changed since the chapter, "Differs from the
 chapter:" what we do in another way, and "Not in the chapter:" what we add.
@@ -79,8 +79,8 @@ def parse_args():
     trackers = get_available_reporting_integrations()  # those that are installed
     add("--report-to", choices=["none", *trackers], default="none", help="a tracker (none)")
     args = common.parse_args(parser, PRESETS)
-    # Connect the processes of torchrun. This ends the script on several GPUs without torchrun, for
-    # instance, where the Trainer would take larger batches than --batch-size says.
+    # Connect the processes of torchrun. A wrong launch ends the script: with several GPUs and no
+    # torchrun, for example, the Trainer would take larger batches than --batch-size says.
     common.connect_processes(args, with_trainer=True)
     return args
 
@@ -104,7 +104,7 @@ def load_model(args):
     if args.num_beams:  # without this flag, the checkpoint says how many beams; for mT5, one
         generation_config.num_beams = args.num_beams
     # Not in the chapter: for mT5, this call mainly sets tie_word_embeddings to False in its config.
-    # Otherwise, if the saved model is resized later, transformers overwrites its output layer.
+    # With True, as transformers has it, resize_token_embeddings() would overwrite the output layer.
     common.adapt_model(tokenizer, model)
     # End the script if weights are missing, or if the tokenizer is one for another model.
     common.check_checkpoint(args, tokenizer, model, loading_info)
@@ -245,7 +245,7 @@ def main():
 
     # 6. The metric. Differs from the chapter: evaluate.load("rouge") downloads a script, and knows
     # no letters but a-z, so that "está" becomes "est". common.Rouge takes the words and stems of
-    # each language. --rouge rouge_score_stemmer computes as the chapter's use_stemmer=True.
+    # each language. --rouge rouge_score_stemmer gives what use_stemmer=True does.
     rouge = common.Rouge(args.rouge)
     # Differs from the chapter: the references are the titles, and not the decoded labels, which
     # are cut off after max_target_length tokens.

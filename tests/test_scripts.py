@@ -139,7 +139,7 @@ def test_the_three_parts_of_rouge_by_hand(prepared, tmp_path):
     f2 = round(2 * 2 / (3 + 3), 4)
     swapped = {"rouge1": 1.0, "rouge2": f2, "rougeL": 2 * 2 / (4 + 4), "rougeLsum": 1.0}
     assert str(swapped) in printed
-    # The words of the package, and ours
+    # Letters and stems: the package, and the tokenizer for Spanish
     assert "años and a os: rouge1 1.0 by the package, 0.0 here" in printed
     assert "aburrida and aburrido: rouge1 0.0 by the package, 1.0 here" in printed
 
