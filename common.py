@@ -20,9 +20,10 @@ The parts of this file, in their order, and the scripts that use them:
     The Hub                     downloads and uploads; all scripts but baseline.py
 
 A training script calls mainly, in this order, ``parse_args``, ``connect_processes``,
-``load_prepared``, ``adapt_model``, ``start_or_resume`` and ``save_results``. Two things have
-the name checkpoint: a training starts from the checkpoint --model, and --resume goes on from a
-folder checkpoint-N of --output-dir. Lead-3 is the baseline: the first three sentences of a review.
+``load_prepared``, ``adapt_model``, ``start_or_resume``, ``score_beside_lead_3`` and
+``save_results``. Two things have the name checkpoint: a training starts from the checkpoint
+--model, and --resume goes on from a folder checkpoint-N of --output-dir. Lead-3 is the baseline:
+the first three sentences of a review.
 """
 
 import argparse
@@ -1710,15 +1711,13 @@ def print_scores(args, scores, rows):
     print_text(f"python predict.py --model {shlex.quote(args.output_dir)} {shlex.quote(review)}")
 
 
-def save_results(folder, args, log_history, metric, validation, summaries, finished=True):
+def save_results(folder, args, scores, log_history, finished=True):
     """Write arguments.json, results.json, log.csv, training.png and a model card to ``folder``.
 
-    ``log_history`` is a list of dictionaries with the names that the Trainer gives: epoch, loss,
-    eval_loss, eval_rouge1, ... ``summaries`` are those of the ``validation`` rows by the model that
-    is saved. ``finished`` says whether the run has ended. Return the scores of the summaries, as
-    ``score_beside_lead_3`` does.
+    ``scores`` are those of ``score_beside_lead_3``. ``log_history`` is a list of dictionaries with
+    the names that the Trainer gives: epoch, loss, eval_loss, eval_rouge1, ... ``finished`` says
+    whether the run has ended.
     """
-    scores = score_beside_lead_3(metric, validation, summaries)
     arguments = run_arguments(args)
     write_json(folder / ARGUMENTS_FILE, {**arguments, "finished": finished})
     # The other files may be published, so they have no absolute paths of this machine.
@@ -1731,7 +1730,6 @@ def save_results(folder, args, log_history, metric, validation, summaries, finis
     log.to_csv(folder / "log.csv", index=False)
     draw_training(folder / "training.png", log, scores["all"]["lead-3"])
     write_model_card(folder / "README.md", args, public_arguments, scores)
-    return scores
 
 
 def draw_training(path, log, lead_3):

@@ -175,7 +175,7 @@ def main():
     # 9. See how SentencePiece cuts a text: "▁" is the start of a word, "</s>" the end of the text.
     # The tiny model of step 8 has few tokens, so that many words are cut. All reviews are tokenized
     # in the training scripts, by preprocess_function().
-    checkpoint = Path(args.data, "tiny-mt5") if args.model == "tiny" else args.model
+    checkpoint = common.tiny_checkpoint(args) if args.model == "tiny" else args.model
     with common.explain_checkpoint_errors(checkpoint):
         # trust_remote_code=False: code in a checkpoint never runs. By default, the user is asked.
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)

@@ -240,18 +240,18 @@ def add_to_log(progress, epoch, loss, eval_loss, result):
     progress["log_history"].append(entry)
 
 
-def save_model(args, model, tokenizer, progress, rouge, validation):
+def save_model(args, model, tokenizer, progress):
     """Save the model, its tokenizer, scores, log and card in --output-dir."""
     # The new files replace those of the same names when all are written. The chapter's
     # wait_for_everyone() and save_function are not needed, as only the first process is here.
     with common.new_files(args.output_dir) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
-        # results.json the scores by language, with intervals, beside those of lead-3.
-        # finished=False is noted in arguments.json, so that --resume goes on.
-        log_history, summaries = progress["log_history"], progress["best_summaries"]
-        common.save_results(folder, args, log_history, rouge, validation, summaries, finished=False)
+        # results.json, log.csv, training.png, the model card and arguments.json. The last one notes
+        # finished=False, so that --resume goes on.
+        common.save_results(
+            folder, args, progress["best_scores"], progress["log_history"], finished=False
+        )
 
 
 def push_to_hub(args, commit_message):
@@ -275,12 +275,12 @@ def save_checkpoint(accelerator, output_dir, progress):
         common.finish_checkpoint(unfinished, progress)
 
 
-def finish_run(args, progress, rouge, validation, upload):
+def finish_run(args, progress, validation, upload):
     """Save the log of all epochs beside the best model, print its scores, and push."""
     common.wait_for_upload(args, upload)
-    log_history, summaries = progress["log_history"], progress["best_summaries"]
+    scores = progress["best_scores"]
     with common.new_files(args.output_dir) as folder:  # the model stays
-        scores = common.save_results(folder, args, log_history, rouge, validation, summaries)
+        common.save_results(folder, args, scores, progress["log_history"])
     common.print_scores(args, scores, validation)
     if args.push_to_hub:
         with common.explain_hub_errors(args):
@@ -344,7 +344,7 @@ def main():
     validation = books["validation"]
 
     # 9. Not in the chapter: how far the training is. Each checkpoint has this in progress.json.
-    progress = {"log_history": [], "best_rougeL": -1.0, "best_summaries": []}
+    progress = {"log_history": [], "best_rougeL": -1.0, "best_scores": None}
     if resume_from:
         accelerator.load_state(resume_from)  # into what prepare() has returned
         progress = common.read_json(resume_from / "progress.json")
@@ -383,18 +383,18 @@ def main():
             # (4) Save and push. Differs from the chapter: only if ROUGE-L is the best so far.
             if result["rougeL"] > progress["best_rougeL"]:
                 progress["best_rougeL"] = result["rougeL"]
-                progress["best_summaries"] = summaries
+                # Not in the chapter: the table of the best model, by language, beside lead-3
+                progress["best_scores"] = common.score_beside_lead_3(rouge, validation, summaries)
                 # The last upload may still read the files that are replaced now.
                 common.wait_for_upload(args, upload)
-                best_model = accelerator.unwrap_model(model)
-                save_model(args, best_model, tokenizer, progress, rouge, validation)
+                save_model(args, accelerator.unwrap_model(model), tokenizer, progress)
                 if args.push_to_hub:
                     upload = push_to_hub(args, f"Training in progress epoch {epoch + 1}")
         save_checkpoint(accelerator, args.output_dir, progress)  # not in the chapter: for --resume
 
     # 11. Finish: the log of all epochs, the scores of the best one, and the last upload
     if accelerator.is_main_process:
-        finish_run(args, progress, rouge, validation, upload)
+        finish_run(args, progress, validation, upload)
 
 
 if __name__ == "__main__":

@@ -292,16 +292,16 @@ def main():
     # 10. Save
     if state.is_main_process:
         summaries = decode(output.predictions, tokenizer, len(titles))
+        # Not in the chapter: the scores of predict() once more, now by language, with intervals,
+        # and beside those of lead-3. (This call splits the summaries into sentences itself.)
+        scores = common.score_beside_lead_3(rouge, books["validation"], summaries)
         model.generation_config = generation_config  # the copy of step 8
         # The new files replace older ones when all are written. After an error, older ones stay.
         with common.new_files(args.output_dir) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            # Not in the chapter: log.csv, training.png, the model card, arguments.json, and in
-            # results.json the scores once more, by language, with intervals, beside lead-3.
-            scores = common.save_results(
-                folder, args, trainer.state.log_history, rouge, books["validation"], summaries
-            )
+            # results.json, log.csv, training.png, the model card and arguments.json
+            common.save_results(folder, args, scores, trainer.state.log_history)
         # Three validation reviews whose titles are not in the training split, and the scores
         common.print_unseen_examples(books, summaries, number=3)
         common.print_scores(args, scores, books["validation"])
